@@ -245,7 +245,7 @@ class Template(Model):
     labels: PodMap | None = Field(None, description="Further labels of the pod.")
     annotations: PodMap | None = Field(None, description="Further annotations of the pod.")
     resources: Resources | None = Field(None, description="Requests and limits of the session container.")
-    node_selector: dict[str, str] | None = Field(
+    node_selector: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(
         None, description="Labels a node must have.", json_schema_extra={"maxProperties": 16}
     )
     tolerations: list[Toleration] | None = Field(

@@ -1,0 +1,68 @@
+"""The command line: `python -m tests.cluster <command>`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.cluster import binaries, images, packages
+from tests.cluster.errors import ClusterError
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description="A real Kubernetes on one machine.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    build = commands.add_parser("build", help="build the pinned programs into the user cache")
+    build.add_argument("family", nargs="*", help="default: all of them")
+    build.set_defaults(run=_build)
+
+    install = commands.add_parser("packages", help="install the Debian packages that are missing")
+    install.set_defaults(run=lambda _: packages.ensure([*packages.NODE, *packages.IMAGES]))
+
+    image = commands.add_parser("images", help="base, build and load images").add_subparsers(
+        required=True, metavar="action"
+    )
+    base = image.add_parser("base", help="make the base image and print its archive")
+    base.set_defaults(run=lambda _: print(images.build_base()))
+    image_build = image.add_parser("build", help="build a Dockerfile and print the archive of the image")
+    image_build.add_argument("context", type=Path)
+    image_build.add_argument("tag")
+    image_build.add_argument("--file", type=Path, help="the Dockerfile; default: CONTEXT/Dockerfile")
+    image_build.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
+    image_build.add_argument("--target", help="the stage to stop at")
+    image_build.set_defaults(run=_image_build)
+    load = image.add_parser("load", help="import archives into the cluster")
+    load.add_argument("archive", nargs="+", type=Path)
+    load.set_defaults(run=_image_load)
+    clean = image.add_parser("clean", help="remove cached images and build steps")
+    clean.set_defaults(run=lambda _: images.clean())
+    return parser
+
+
+def _build(options: argparse.Namespace) -> None:
+    for family in options.family or binaries.families():
+        print(binaries.ensure(family))
+
+
+def _image_build(options: argparse.Namespace) -> None:
+    build_args = dict(argument.split("=", 1) for argument in options.build_arg)
+    print(
+        images.build(
+            options.context, options.tag, dockerfile=options.file, build_args=build_args, target=options.target
+        )
+    )
+
+
+def _image_load(options: argparse.Namespace) -> None:
+    for archive in options.archive:
+        images.load(archive)

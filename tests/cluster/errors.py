@@ -1,0 +1,2 @@
+class ClusterError(Exception):
+    """Something the person at the keyboard can read and act on."""

@@ -1,0 +1,173 @@
+"""A plain JSON client of a Kubernetes API server for tests: what is sent and answered is seen as it is."""
+
+import base64
+import json
+import ssl
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from whatsapp_operator.api import names
+
+ROOT = Path(__file__).parents[1]
+MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+_INSTALLED = (
+    "crds/whatsapp-operator.io_whatsappsessions.yaml",
+    "charts/manifests/namespace.yaml",
+    "charts/manifests/rbac.yaml",
+    "charts/manifests/admission.yaml",
+)
+
+
+class ApiError(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """Requests as the administrator of a kubeconfig, or as the bearer of a token."""
+
+    url: str
+    context: ssl.SSLContext
+    ca: bytes
+    token: str | None = None
+
+    @classmethod
+    def from_kubeconfig(cls, path: Path) -> "ApiServer":
+        """The current context of a kubeconfig that authenticates by client certificate."""
+        config = yaml.safe_load(Path(path).read_text())
+        chosen = next(c["context"] for c in config["contexts"] if c["name"] == config["current-context"])
+        cluster = next(c["cluster"] for c in config["clusters"] if c["name"] == chosen["cluster"])
+        user = next(u["user"] for u in config["users"] if u["name"] == chosen["user"])
+        ca = _material(cluster, "certificate-authority")
+        context = ssl.create_default_context(cadata=ca.decode())
+        with tempfile.NamedTemporaryFile() as pair:
+            pair.write(_material(user, "client-certificate") + b"\n" + _material(user, "client-key"))
+            pair.flush()
+            context.load_cert_chain(pair.name)
+        return cls(cluster["server"], context, ca)
+
+    def bearer(self, token: str) -> "ApiServer":
+        return replace(self, context=ssl.create_default_context(cadata=self.ca.decode()), token=token)
+
+    def request(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Any:
+        """Sends JSON and returns the JSON (or text) of the answer.
+
+        Raises:
+            ApiError: the server answered with a status of 400 or above.
+        """
+        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self.context)
+        )
+        try:
+            with opener.open(request, timeout=30) as answer:
+                text = answer.read().decode()
+        except urllib.error.HTTPError as error:
+            text = error.read().decode()
+            raise ApiError(error.code, _message(text)) from None
+        return json.loads(text) if text.startswith(("{", "[")) else text
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def find(self, path: str) -> Any:
+        """The object, or None where there is none."""
+        try:
+            return self.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def create(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self.request("PATCH", path, body, MERGE_PATCH)
+
+    def delete(self, path: str, *, propagation: str = "Background") -> Any:
+        return self.request(
+            "DELETE", path, {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
+        )
+
+    def apply(self, manifest: dict[str, Any]) -> Any:
+        """Server-side apply of a whole object, as `kubectl apply --server-side --force-conflicts`."""
+        path = f"{self._path_of(manifest)}?fieldManager=tests&force=true"
+        return self.request("PATCH", path, manifest, APPLY_PATCH)
+
+    def install(self) -> None:
+        """Applies the definition, RBAC and admission policies as committed; may be repeated."""
+        for name in _INSTALLED:
+            for manifest in yaml.safe_load_all((ROOT / name).read_text()):
+                self.apply(manifest)
+
+    def pod_token(self, namespace: str, account: str, pod: str) -> str:
+        """A token bound to the pod, as the kubelet projects it."""
+        uid = self.get(f"/api/v1/namespaces/{namespace}/pods/{pod}")["metadata"]["uid"]
+        return self.account_token(namespace, account, {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": uid})
+
+    def account_token(self, namespace: str, account: str, bound: dict[str, str] | None = None) -> str:
+        spec = {"expirationSeconds": 3600, **({"boundObjectRef": bound} if bound else {})}
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        created = self.create(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", request)
+        return str(created["status"]["token"])
+
+    def _path_of(self, manifest: dict[str, Any]) -> str:
+        group = manifest["apiVersion"]
+        base = f"/api/{group}" if "/" not in group else f"/apis/{group}"
+        resource = next(
+            r["name"] for r in self.get(base)["resources"] if r["kind"] == manifest["kind"] and "/" not in r["name"]
+        )
+        namespace = manifest["metadata"].get("namespace")
+        return f"{base}/{f'namespaces/{namespace}/' if namespace else ''}{resource}/{manifest['metadata']['name']}"
+
+
+def sessions_path(namespace: str, name: str = "", subresource: str = "") -> str:
+    parts = [f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.PLURAL}", name, subresource]
+    return "/".join(part for part in parts if part)
+
+
+def secrets_path(namespace: str, name: str = "") -> str:
+    return f"/api/v1/namespaces/{namespace}/secrets" + (f"/{name}" if name else "")
+
+
+def session(name: str, **spec: Any) -> dict[str, Any]:
+    """A WhatsAppSession of the tenant acme."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name},
+        "spec": {"tenant": "acme", **spec},
+    }
+
+
+def conditions(obj: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {condition["type"]: condition for condition in obj.get("status", {}).get("conditions", [])}
+
+
+def _material(holder: dict[str, Any], name: str) -> bytes:
+    if inline := holder.get(f"{name}-data"):
+        return base64.b64decode(inline)
+    return Path(holder[name]).read_bytes()
+
+
+def _message(text: str) -> str:
+    try:
+        return str(json.loads(text).get("message", text))
+    except ValueError:
+        return text

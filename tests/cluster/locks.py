@@ -22,12 +22,16 @@ def exclusive(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def try_lock(directory: Path) -> int | None:
-    """The descriptor that holds the lock until it is closed, or None if somebody else has it."""
+@contextmanager
+def attempt(directory: Path) -> Iterator[bool]:
+    """Whether the lock was free; if it was, it is held to the end of the block."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
         os.close(descriptor)
-        return None
-    return descriptor

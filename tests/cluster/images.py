@@ -23,9 +23,9 @@ from tests.cluster.paths import CHECKOUT, ClusterPaths, cache_home, cluster_path
 SUITE = "bookworm"
 # python3-venv brings ensurepip: the same base serves build stages.
 BASE_PACKAGES = ("ca-certificates", "libmagic1", "python3", "python3-venv")
-# No package is ever installed on top of the base, so what serves only that is left out: the images stay small.
+# No package is ever installed on top of the base, so what serves only that is left out. The licences and the lists of
+# dpkg stay: images take those of the files that they copy.
 BASE_REMOVED = (
-    "usr/share/doc",
     "usr/share/man",
     "usr/share/info",
     "usr/share/locale",
@@ -40,13 +40,15 @@ BASE_REMOVED = (
     "usr/lib/python3*/pydoc_data",
     "var/cache/*",
     "var/lib/apt/*",
-    "var/lib/dpkg/info",
     "var/log/*",
 )
 BASE_CONFIG = {
     "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"],
     "Cmd": ["/bin/sh"],
 }
+# Build secrets that the Dockerfiles may mount.
+PIP_CONF_SECRET = "pip.conf"
+CA_SECRET = "ca-certificates"
 SYSTEM_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host")
 
@@ -101,19 +103,21 @@ def build(
     dockerfile: Path | None = None,
     build_args: Mapping[str, str] | None = None,
     target: str | None = None,
+    archive: Path | None = None,
 ) -> Path:
     """Builds a Dockerfile (default: `context`/Dockerfile) and returns the OCI archive of the image, named `tag` in it.
 
-    `BASE_IMAGE` is the Debian base unless `build_args` names another: a reference, or `oci-archive:FILE`. Steps are
-    cached between builds. RUN steps see this machine's pip index settings and CA certificates, which do not end up in
-    the image.
+    `archive` is where to put it, by default in a file of this checkout and `tag`. `BASE_IMAGE` is the Debian base
+    unless `build_args` names another: a reference, or `oci-archive:FILE`. Steps are cached between builds. A RUN step
+    can mount this machine's pip index settings and CA certificates, the secrets `pip.conf` (at /etc/pip.conf) and
+    `ca-certificates` (at its default place); the image holds nothing of them.
     Raises ClusterError if the build fails or this user is not root.
     """
     packages.ensure(packages.IMAGES)
     _require_root("buildah")
     base = None if build_args and "BASE_IMAGE" in build_args else build_base()
     arguments = ({"BASE_IMAGE": f"oci-archive:{base}"} if base else {}) | dict(build_args or {})
-    archive = _archive_of(tag)
+    archive = archive or _archive_of(tag)
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="build-", dir=archive.parent) as directory:
         scratch = Path(directory)
@@ -121,9 +125,11 @@ def build(
         pip_conf = scratch / "pip.conf"
         pip_conf.write_text(pip_configuration(os.environ, _pip_files()))
         command = [*buildah, "bud", "--isolation", "chroot", "--layers", "--format", "oci", "--tag", tag]
-        command += ["--file", str(dockerfile or context / "Dockerfile"), "--volume", f"{pip_conf}:/etc/pip.conf:ro"]
+        # With the time in it, the same content would be another image every time.
+        command += ["--file", str(dockerfile or context / "Dockerfile"), "--timestamp", "0"]
+        command += ["--secret", f"id={PIP_CONF_SECRET},src={pip_conf}"]
         if SYSTEM_CA_BUNDLE.exists():
-            command += ["--volume", f"{SYSTEM_CA_BUNDLE}:{SYSTEM_CA_BUNDLE}:ro"]
+            command += ["--secret", f"id={CA_SECRET},src={SYSTEM_CA_BUNDLE}"]
         if target:
             command += ["--target", target]
         for name, value in arguments.items():
@@ -140,11 +146,29 @@ def load(archive: Path, paths: ClusterPaths | None = None) -> None:
 
     Raises ClusterError if this checkout's cluster is not up.
     """
+    _ctr(paths, "images", "import", str(archive))
+
+
+def loaded(paths: ClusterPaths | None = None) -> dict[str, str]:
+    """The digests of the images in the running cluster's containerd, by reference.
+
+    Raises ClusterError if this checkout's cluster is not up.
+    """
+    _, *lines = _ctr(paths, "images", "ls").splitlines()
+    return {line.split()[0]: line.split()[2] for line in lines}
+
+
+def tag(reference: str, alias: str, paths: ClusterPaths | None = None) -> None:
+    """Gives an image of the running cluster's containerd another name, which it takes from any other image."""
+    _ctr(paths, "images", "tag", "--force", reference, alias)
+
+
+def _ctr(paths: ClusterPaths | None, *arguments: str) -> str:
     socket = (paths or cluster_paths()).containerd_socket
     if not socket.exists():
         raise ClusterError("this checkout's cluster is not up: run `make cluster-up`")
     ctr = binaries.ensure("containerd", ["ctr"]) / "ctr"
-    _run([str(ctr), "--address", str(socket), "--namespace", "k8s.io", "images", "import", str(archive)])
+    return _run([str(ctr), "--address", str(socket), "--namespace", "k8s.io", *arguments])
 
 
 def save_tiny(
@@ -214,7 +238,9 @@ def pip_configuration(env: Mapping[str, str], files: list[Path]) -> str:
         if value := env.get(f"PIP_{key.upper().replace('-', '_')}"):
             settings[key] = value
     lines = [f"{key} = {value}" for key, value in settings.items()]
-    return "\n".join(["[global]", f"cert = {SYSTEM_CA_BUNDLE}", *lines, ""])
+    if SYSTEM_CA_BUNDLE.exists():
+        lines.append(f"cert = /run/secrets/{CA_SECRET}")
+    return "\n".join(["[global]", *lines, ""])
 
 
 def _require_root(program: str) -> None:
@@ -222,8 +248,8 @@ def _require_root(program: str) -> None:
         raise ClusterError(f"{program} needs root here: {packages.REMEDY}")
 
 
-def _run(command: list[str]) -> None:
-    """Shows the program's output only if it fails."""
+def _run(command: list[str]) -> str:
+    """The program's output. Raises ClusterError with the end of it if the program fails."""
     environment = os.environ | {"PATH": packages.SEARCH_PATH}
     result = subprocess.run(
         command,
@@ -236,3 +262,4 @@ def _run(command: list[str]) -> None:
     )
     if result.returncode != 0:
         raise ClusterError(f"{command[0]} failed with {result.returncode}:\n{result.stdout[-6000:]}")
+    return result.stdout

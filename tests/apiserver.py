@@ -2,11 +2,16 @@
 
 import base64
 import json
+import socket
 import ssl
 import tempfile
+import threading
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +71,14 @@ class ApiServer:
         Raises:
             ApiError: the server answered with a status of 400 or above.
         """
+        with self.open(method, path, body, content_type) as answer:
+            text = answer.read().decode()
+        return json.loads(text) if text.startswith(("{", "[")) else text
+
+    def open(
+        self, method: str, path: str, body: Any = None, content_type: str = "application/json", timeout: float = 60
+    ) -> HTTPResponse:
+        """As `request`, with the answer as a stream."""
         headers = {"Content-Type": content_type, "Accept": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -75,15 +88,17 @@ class ApiServer:
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self.context)
         )
         try:
-            with opener.open(request, timeout=30) as answer:
-                text = answer.read().decode()
+            answer: HTTPResponse = opener.open(request, timeout=timeout)
         except urllib.error.HTTPError as error:
-            text = error.read().decode()
-            raise ApiError(error.code, _message(text)) from None
-        return json.loads(text) if text.startswith(("{", "[")) else text
+            raise ApiError(error.code, _message(error.read().decode())) from None
+        return answer
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)
+
+    def watch(self, path: str) -> "Watch":
+        """Follows the one object at the path (or all objects below it) from now on."""
+        return Watch(self, path)
 
     def find(self, path: str) -> Any:
         """The object, or None where there is none."""
@@ -135,6 +150,79 @@ class ApiServer:
         )
         namespace = manifest["metadata"].get("namespace")
         return f"{base}/{f'namespaces/{namespace}/' if namespace else ''}{resource}/{manifest['metadata']['name']}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An object as a watch brought it, and when (time.monotonic, seconds)."""
+
+    at: float
+    type: str
+    object: dict[str, Any]
+
+
+class Watch:
+    """Records every event of a watch, so that nothing that lasts but a moment is missed; a context manager."""
+
+    def __init__(self, api: ApiServer, path: str) -> None:
+        self.events: list[Seen] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._failure: Exception | None = None
+        collection, _, name = path.rpartition("/")
+        # A watch of one object is a watch of its collection by name; it begins with the object as it is, if it is.
+        self._response = api.open(
+            "GET", f"{collection}?watch=true&fieldSelector=metadata.name%3D{name}&timeoutSeconds=3600", timeout=3600
+        )
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        # Closing the response alone would wait for the reader's lock.
+        connection = self._response.fp.raw._sock if self._response.fp else None  # type: ignore[attr-defined]
+        if connection is not None:
+            connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join(timeout=10)
+
+    def _follow(self) -> None:
+        try:
+            for line in self._response:
+                event = json.loads(line)
+                with self._changed:
+                    self.events.append(Seen(time.monotonic(), event["type"], event["object"]))
+                    self._changed.notify_all()
+            failure: Exception = ConnectionError("the server ended the watch")
+        except (OSError, ValueError, HTTPException) as error:
+            failure = error
+        with self._changed:
+            self._failure = None if self._closed else failure
+            self._changed.notify_all()
+
+    def wait(
+        self, predicate: Callable[[Seen], bool], what: str, *, seconds: float = 60, since: float | None = None
+    ) -> Seen:
+        """The first event, from the monotonic time `since` on, for which the predicate holds.
+
+        Raises:
+            AssertionError: none came within the deadline, or the watch broke.
+        """
+        deadline = time.monotonic() + seconds
+        seen = 0
+        with self._changed:
+            while True:
+                for event in self.events[seen:]:
+                    if (since is None or event.at >= since) and predicate(event):
+                        return event
+                seen = len(self.events)
+                if self._failure is not None:
+                    raise AssertionError(f"the watch broke while waiting for {what}: {self._failure}")
+                if not self._changed.wait(timeout=max(0.0, deadline - time.monotonic())):
+                    last = self.events[-1].object.get("status") if self.events else None
+                    raise AssertionError(f"not within {seconds} s: {what}; last status:\n{yaml.safe_dump(last)}")
 
 
 def sessions_path(namespace: str, name: str = "", subresource: str = "") -> str:

@@ -1,0 +1,1 @@
+"""The operator: kopf puts keys on a queue, a pure plan decides, the executor writes."""

@@ -1,0 +1,151 @@
+"""The parts of cluster objects that plans depend on: all that the cache keeps of them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from whatsapp_operator.api import names
+from whatsapp_operator.kube.client import Object
+
+
+class Key(NamedTuple):
+    """Namespace and name of a WhatsAppSession."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """A metav1.Time or MicroTime."""
+    return datetime.fromisoformat(text) if text else None
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A pod.
+
+    Attributes:
+        first_seen: when this process first saw this pod, by the monotonic clock.
+        started_at: start of the running container, to the second; None if it does not run.
+        node_lost: the node controller has declared the pod unready, while its containers were not seen to fail.
+    """
+
+    uid: str
+    version: str
+    first_seen: float
+    session_uid: str = ""
+    primary: bool = False
+    desired_state: str | None = None
+    applied_hash: str | None = None
+    phase: str = "Pending"
+    status_reason: str = ""
+    status_message: str = ""
+    unschedulable: str | None = None
+    running: bool = False
+    ready: bool = False
+    started_at: datetime | None = None
+    node_lost: bool = False
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    restarts: int = 0
+    node: str = ""
+    image: str = ""
+    deleting: bool = False
+
+    @classmethod
+    def parse(cls, body: Object, first_seen: float) -> "PodView":
+        metadata, status = body["metadata"], body.get("status") or {}
+        labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+        conditions: dict[str, dict[str, Any]] = {item["type"]: item for item in status.get("conditions") or ()}
+        containers = status.get("containerStatuses") or ()
+        container: dict[str, Any] = next((c for c in containers if c.get("name") == names.SESSION_CONTAINER), {})
+        state = container.get("state") or {}
+        running, waiting = state.get("running"), state.get("waiting") or {}
+        scheduled = conditions.get("PodScheduled", {})
+        pod_ready = conditions.get("Ready", {}).get("status") == "True"
+        containers_ready = conditions.get("ContainersReady", {}).get("status") == "True"
+        return cls(
+            uid=metadata["uid"],
+            version=metadata["resourceVersion"],
+            first_seen=first_seen,
+            session_uid=labels.get(names.LABEL_SESSION_UID, ""),
+            primary=labels.get(names.LABEL_PRIMARY) == "true",
+            desired_state=annotations.get(names.ANNOTATION_DESIRED_STATE),
+            applied_hash=annotations.get(names.ANNOTATION_APPLIED_HASH),
+            phase=status.get("phase") or "Pending",
+            status_reason=status.get("reason") or "",
+            status_message=status.get("message") or "",
+            unschedulable=(scheduled.get("message") or "") if scheduled.get("status") == "False" else None,
+            running=status.get("phase") == "Running" and running is not None,
+            ready=pod_ready,
+            started_at=parse_time((running or {}).get("startedAt")),
+            node_lost=status.get("reason") == "NodeLost" or (containers_ready and not pod_ready),
+            waiting_reason=waiting.get("reason") or "",
+            waiting_message=waiting.get("message") or "",
+            restarts=int(container.get("restartCount") or 0),
+            node=(body.get("spec") or {}).get("nodeName") or "",
+            image=container.get("image") or "",
+            deleting="deletionTimestamp" in metadata,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeView:
+    """A PersistentVolumeClaim; sizes are quantities as text."""
+
+    uid: str
+    version: str
+    session_uid: str = ""
+    tenant: str = ""
+    ours: bool = False
+    bound: bool = False
+    requested: str = ""
+    storage_class: str | None = None
+    access_modes: tuple[str, ...] = ()
+    resize_error: str | None = None
+    deleting: bool = False
+
+    @classmethod
+    def parse(cls, body: Object) -> "VolumeView":
+        metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+        labels = metadata.get("labels") or {}
+        failed = [c for c in status.get("conditions") or () if c["type"].endswith("ResizeError")]
+        return cls(
+            uid=metadata["uid"],
+            version=metadata["resourceVersion"],
+            session_uid=labels.get(names.LABEL_SESSION_UID, ""),
+            tenant=labels.get(names.LABEL_TENANT, ""),
+            ours=labels.get(names.LABEL_APP_MANAGED_BY) == names.FIELD_MANAGER_OPERATOR,
+            bound=status.get("phase") == "Bound",
+            requested=((spec.get("resources") or {}).get("requests") or {}).get("storage", ""),
+            storage_class=spec.get("storageClassName"),
+            access_modes=tuple(spec.get("accessModes") or ()),
+            resize_error=failed[0].get("message", "") if failed and failed[0].get("status") == "True" else None,
+            deleting="deletionTimestamp" in metadata,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimView:
+    """The Lease that claims a phone, and who holds it."""
+
+    name: str
+    uid: str
+    version: str
+    namespace: str
+    session: str
+    session_uid: str
+
+    @property
+    def holder(self) -> Key:
+        return Key(self.namespace, self.session)
+
+    @classmethod
+    def parse(cls, body: Object) -> "ClaimView":
+        metadata = body["metadata"]
+        parts = ((body.get("spec") or {}).get("holderIdentity") or "").split("/")
+        namespace, session, session_uid = parts if len(parts) == 3 else ("", "", "")
+        return cls(metadata["name"], metadata["uid"], metadata["resourceVersion"], namespace, session, session_uid)

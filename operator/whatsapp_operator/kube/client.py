@@ -1,0 +1,244 @@
+"""Requests to the API server: typed verbs and errors, raw objects."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config.incluster_config import load_incluster_config
+from kubernetes.aio.config.kube_config import load_kube_config, refresh_token
+
+from whatsapp_operator.api import names
+from whatsapp_operator.kube.errors import KubeError, UnreachableError, from_response
+
+Object: TypeAlias = dict[str, Any]
+
+REQUEST_TIMEOUT: Final = 15.0
+LIST_TIMEOUT: Final = 60.0
+LIST_CHUNK: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind as the API server serves it; group is empty for the core group."""
+
+    group: str
+    version: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """Path of the collection or, with a name, of one object."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        scope = f"/namespaces/{namespace}" if namespace else ""
+        tail = "/".join(part for part in (self.plural, name, subresource) if part)
+        return f"{root}{scope}/{tail}"
+
+
+EVENTS: Final = Resource("events.k8s.io", "v1", "events")
+LEASES: Final = Resource("coordination.k8s.io", "v1", "leases")
+NAMESPACES: Final = Resource("", "v1", "namespaces")
+PERSISTENT_VOLUME_CLAIMS: Final = Resource("", "v1", "persistentvolumeclaims")
+PODS: Final = Resource("", "v1", "pods")
+ROLE_BINDINGS: Final = Resource("rbac.authorization.k8s.io", "v1", "rolebindings")
+SECRETS: Final = Resource("", "v1", "secrets")
+SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts")
+SESSIONS: Final = Resource(names.GROUP, names.VERSION, names.PLURAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All objects of a kind, and the resourceVersion they were read at."""
+
+    items: list[Object]
+    resource_version: str
+
+
+async def load_configuration(kubeconfig: Path | None, context: str | None = None) -> Configuration:
+    """How to reach the API server and as whom.
+
+    A kubeconfig that is named wins; else the pod's service account, whose token is read again every minute. Tokens of a
+    kubeconfig that has an exec plugin are refreshed by `keep_token_fresh`.
+
+    Raises:
+        kubernetes.aio.config.ConfigException: neither is there, or it cannot be used.
+    """
+    configuration = Configuration()
+    if kubeconfig is None:
+        load_incluster_config(client_configuration=configuration)
+    else:
+        loader = await load_kube_config(
+            config_file=str(kubeconfig), context=context, client_configuration=configuration, persist_config=False
+        )
+        configuration.kubeconfig_loader = loader
+    return configuration
+
+
+async def keep_token_fresh(configuration: Configuration) -> None:
+    """Refresh the token of an exec plugin for as long as this runs; returns at once where there is none."""
+    loader = getattr(configuration, "kubeconfig_loader", None)
+    if loader is not None:
+        await refresh_token(loader, client_configuration=configuration)
+
+
+class Client:
+    """The verbs of the API server.
+
+    Every call has a time-out and raises a `KubeError` of the kind that fits. Each instance has a connection pool of its
+    own, so a process needs one, plus one for its lease.
+
+    Args:
+        configuration: from `load_configuration`.
+        before_write: called before each request that changes something; raises to refuse it.
+        on_request: called with the verb (as in RBAC) and the HTTP status, 0 if there was none.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        before_write: Callable[[], None] | None = None,
+        on_request: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self._configuration = configuration
+        self._api = ApiClient(configuration)
+        self._before_write = before_write
+        self._on_request = on_request
+        self._field_manager = names.FIELD_MANAGER_OPERATOR
+
+    @property
+    def server(self) -> str:
+        """Base URL of the API server."""
+        return str(self._configuration.host)
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    def open_session(self, trace_configs: Sequence[aiohttp.TraceConfig] = ()) -> aiohttp.ClientSession:
+        """An HTTP session with this client's trust and identity, for a library that speaks to the API server itself."""
+
+        async def authenticate(
+            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            request.headers.update(await self._auth_headers())
+            return await handler(request)
+
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._api.rest_client.ssl_context),
+            middlewares=(authenticate,),
+            trace_configs=list(trace_configs),
+            proxy=self._configuration.proxy,
+            read_bufsize=2**21,
+        )
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        return await self._request("get", "GET", resource.path(namespace, name))
+
+    async def list(self, resource: Resource, namespace: str | None = None, *, label_selector: str = "") -> Listing:
+        """All objects, read in chunks of 500; without a namespace those of all namespaces."""
+        items: list[Object] = []
+        query: dict[str, str] = {"limit": str(LIST_CHUNK)}
+        if label_selector:
+            query["labelSelector"] = label_selector
+        while True:
+            page = await self._request("list", "GET", resource.path(namespace), query=query, seconds=LIST_TIMEOUT)
+            items += page.get("items") or []
+            metadata = page["metadata"]
+            if not metadata.get("continue"):
+                return Listing(items, metadata["resourceVersion"])
+            query["continue"] = metadata["continue"]
+
+    async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
+        query = {"fieldManager": self._field_manager}
+        return await self._request("create", "POST", resource.path(namespace), query=query, body=body)
+
+    async def apply(
+        self, resource: Resource, namespace: str | None, name: str, body: Object, *, subresource: str | None = None
+    ) -> Object:
+        """Server-side apply, forced; the body's metadata.resourceVersion, if any, is a precondition."""
+        query = {"fieldManager": self._field_manager, "force": "true"}
+        path = resource.path(namespace, name, subresource)
+        content_type = "application/apply-patch+yaml"
+        return await self._request("patch", "PATCH", path, query=query, body=body, content_type=content_type)
+
+    async def merge_patch(
+        self, resource: Resource, namespace: str | None, name: str, patch: Object, *, subresource: str | None = None
+    ) -> Object:
+        """JSON merge patch; metadata.resourceVersion and metadata.uid in it are preconditions."""
+        query = {"fieldManager": self._field_manager}
+        path = resource.path(namespace, name, subresource)
+        content_type = "application/merge-patch+json"
+        return await self._request("patch", "PATCH", path, query=query, body=patch, content_type=content_type)
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+    ) -> Object:
+        """Delete, gracefully where the kind knows that; the preconditions that are given must hold.
+
+        Returns:
+            The object as it now is, still there if its deletion takes time, or a Status.
+        """
+        preconditions = {
+            key: value for key, value in (("uid", uid), ("resourceVersion", resource_version)) if value is not None
+        }
+        body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if preconditions:
+            body["preconditions"] = preconditions
+        return await self._request("delete", "DELETE", resource.path(namespace, name), body=body)
+
+    async def _auth_headers(self) -> dict[str, str]:
+        settings = await self._configuration.auth_settings()
+        token = settings.get("BearerToken", {}).get("value")
+        return {"Authorization": str(token)} if token else {}
+
+    async def _request(
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        seconds: float = REQUEST_TIMEOUT,
+    ) -> Object:
+        if method != "GET" and self._before_write is not None:
+            self._before_write()
+        url = f"{self._configuration.host}{path}"
+        if query:
+            url = f"{url}?{urlencode(query)}"
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "whatsapp-operator"}
+        headers.update(await self._auth_headers())
+        code = 0
+        try:
+            response = await self._api.rest_client.request(
+                method, url, headers=headers, body=body, _request_timeout=aiohttp.ClientTimeout(total=seconds)
+            )
+            code = int(response.status)
+            raw: bytes = await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise UnreachableError(
+                f"{method} {path}: {type(error).__name__}: {error}".rstrip(": "), code=code
+            ) from error
+        finally:
+            if self._on_request is not None:
+                self._on_request(verb, code)
+        try:
+            decoded = json.loads(raw)
+        except ValueError:
+            decoded = None
+        if code >= 400:
+            raise from_response(code, decoded, response.headers.get("Retry-After"))
+        if not isinstance(decoded, dict):
+            raise KubeError(f"{method} {path}: the answer is not a JSON object", code=code)
+        return decoded

@@ -21,8 +21,8 @@ from tests.cluster.locks import exclusive
 from tests.cluster.paths import CHECKOUT, ClusterPaths, cache_home, cluster_paths
 
 SUITE = "bookworm"
-# python3-venv brings ensurepip: the same base serves build stages.
-BASE_PACKAGES = ("ca-certificates", "libmagic1", "python3", "python3-venv")
+# Python packages may rely on libstdc++ (PEP 600). python3-venv brings ensurepip: the same base serves build stages.
+BASE_PACKAGES = ("ca-certificates", "libmagic1", "libstdc++6", "python3", "python3-venv")
 # No package is ever installed on top of the base, so what serves only that is left out. The licences and the lists of
 # dpkg stay: images take those of the files that they copy.
 BASE_REMOVED = (
@@ -154,8 +154,8 @@ def loaded(paths: ClusterPaths | None = None) -> dict[str, str]:
 
     Raises ClusterError if this checkout's cluster is not up.
     """
-    _, *lines = _ctr(paths, "images", "ls").splitlines()
-    return {line.split()[0]: line.split()[2] for line in lines}
+    rows = (line.split() for line in _ctr(paths, "images", "ls").splitlines())
+    return {row[0]: row[2] for row in rows if len(row) > 2 and row[2].startswith("sha256:")}
 
 
 def tag(reference: str, alias: str, paths: ClusterPaths | None = None) -> None:

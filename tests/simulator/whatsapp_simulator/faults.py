@@ -1,0 +1,224 @@
+"""Faults: misbehaviour on demand, for one device, one phone, or all, once, several times, or until removed."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, TypeVar
+
+from whatsapp_simulator.store import DeviceId
+
+
+class FaultError(ValueError):
+    """A fault described wrongly; the message names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What a fault does. Fields are the parameters of `POST /faults`."""
+
+    kind: ClassVar[str]
+    scoped: ClassVar[bool] = True
+    """Whether the fault can be limited to a phone; before a client has said who it is, it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseDial(Behaviour):
+    """The proxy answers CONNECT with this HTTP status."""
+
+    kind: ClassVar[str] = "refuse-dial"
+    scoped: ClassVar[bool] = False
+    status: int = 503
+
+
+@dataclass(frozen=True, slots=True)
+class CloseAfterFrames(Behaviour):
+    """The connection is closed after this many frames from the client, those of the handshake not counted."""
+
+    kind: ClassVar[str] = "close-after-frames"
+    frames: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hang(Behaviour):
+    """The connection stays open and nothing is answered any more: from the start, or from login where scoped."""
+
+    kind: ClassVar[str] = "hang"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Behaviour):
+    """A login or registration is answered by `<failure>`; `code` and `expire` (seconds) belong to reason 402."""
+
+    kind: ClassVar[str] = "failure"
+    reason: str = "503"
+    code: str | None = None
+    expire: int | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamError(Behaviour):
+    """A `<stream:error>`, now where a matching device is connected, otherwise after its next login."""
+
+    kind: ClassVar[str] = "stream-error"
+    code: str | None = None
+    conflict: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop(Behaviour):
+    """The connection is cut, now where a matching device is connected, otherwise after its next login."""
+
+    kind: ClassVar[str] = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoreKeepalives(Behaviour):
+    """A keepalive is not answered. Each one counts."""
+
+    kind: ClassVar[str] = "ignore-keepalives"
+
+
+@dataclass(frozen=True, slots=True)
+class BadHMAC(Behaviour):
+    """`pair-success` has a wrong HMAC. Matches by the phone that scans."""
+
+    kind: ClassVar[str] = "bad-hmac"
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneNeverFinishes(Behaviour):
+    """The phone scans or takes the code, and nothing more happens. Matches by that phone."""
+
+    kind: ClassVar[str] = "phone-never-finishes"
+
+
+KINDS: Final[dict[str, type[Behaviour]]] = {
+    behaviour.kind: behaviour
+    for behaviour in (
+        RefuseDial,
+        CloseAfterFrames,
+        Hang,
+        Failure,
+        StreamError,
+        Drop,
+        IgnoreKeepalives,
+        BadHMAC,
+        PhoneNeverFinishes,
+    )
+}
+
+B = TypeVar("B", bound=Behaviour)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whom a fault concerns: everyone, one phone's devices, or one device."""
+
+    number: str | None = None
+    device: int | None = None
+
+    def covers(self, number: str | None, device: int | None) -> bool:
+        return self.number in (None, number) and self.device in (None, device)
+
+
+@dataclass(slots=True)
+class Fault:
+    """A behaviour in force. `remaining` is None until removed by hand."""
+
+    id: int
+    behaviour: Behaviour
+    scope: Scope
+    remaining: int | None
+    fired: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        """The fault as the control API shows it."""
+        return {
+            "id": self.id,
+            "kind": self.behaviour.kind,
+            **{name: value for name, value in dataclasses.asdict(self.behaviour).items() if value is not None},
+            "phone": self.scope.number,
+            "device": self.scope.device,
+            "remaining": self.remaining,
+            "fired": self.fired,
+        }
+
+
+class Faults:
+    """The faults in force, oldest first."""
+
+    def __init__(self) -> None:
+        self._faults: dict[int, Fault] = {}
+        self._ids = itertools.count(1)
+
+    def add(self, behaviour: Behaviour, scope: Scope, times: int | None) -> Fault:
+        fault = Fault(next(self._ids), behaviour, scope, times)
+        self._faults[fault.id] = fault
+        return fault
+
+    def remove(self, identifier: int) -> bool:
+        """Remove a fault; whether it was there."""
+        return self._faults.pop(identifier, None) is not None
+
+    def clear(self) -> None:
+        self._faults.clear()
+
+    def all(self) -> list[Fault]:
+        return list(self._faults.values())
+
+    def take(self, kind: type[B], number: str | None = None, device: int | None = None) -> B | None:
+        """The behaviour to show to this phone or device now, counted as shown; None where no fault matches."""
+        for fault in self._faults.values():
+            if not isinstance(fault.behaviour, kind) or not fault.scope.covers(number, device):
+                continue
+            fault.fired += 1
+            if fault.remaining is not None:
+                fault.remaining -= 1
+                if fault.remaining == 0:
+                    del self._faults[fault.id]
+            return fault.behaviour
+        return None
+
+    def take_for(self, kind: type[B], id: DeviceId) -> B | None:
+        return self.take(kind, id.number, id.device)
+
+
+def parse(body: Mapping[str, Any]) -> tuple[Behaviour, Scope, int | None]:
+    """Read `{kind, phone?, device?, times?, ...parameters}`. `times` is 1 unless given; null is until removed.
+
+    Raises:
+        FaultError: an unknown kind or field, or a value of the wrong type.
+    """
+    fields = dict(body)
+    kind = KINDS.get(str(fields.pop("kind", "")))
+    if kind is None:
+        raise FaultError(f"kind must be one of {', '.join(sorted(KINDS))}")
+    number, device, times = fields.pop("phone", None), fields.pop("device", None), fields.pop("times", 1)
+    if number is not None and not isinstance(number, str):
+        raise FaultError("phone must be a string")
+    if device is not None and (not _is_int(device) or number is None):
+        raise FaultError("device must be a number, and needs phone")
+    if times is not None and (not _is_int(times) or times < 1):
+        raise FaultError("times must be a positive number, or null")
+    if number is not None and not kind.scoped:
+        raise FaultError(f"{kind.kind} concerns all phones: the client has not said yet who it is")
+    return _behaviour(kind, fields), Scope(number and number.removeprefix("+"), device), times
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _behaviour(kind: type[Behaviour], values: Mapping[str, Any]) -> Behaviour:
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    for name, value in values.items():
+        if name not in known:
+            raise FaultError(f"{kind.kind} has no {name}")
+        wants_number = "int" in str(known[name].type)
+        if wants_number != _is_int(value) or not isinstance(value, (int, str)):
+            raise FaultError(f"{name} must be a {'number' if wants_number else 'string'}")
+    return kind(**values)

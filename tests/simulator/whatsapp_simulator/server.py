@@ -1,0 +1,221 @@
+"""The server as a whole: its keys, its phones, and the clients that are connected now."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+from whatsapp_simulator import faults
+from whatsapp_simulator.binary.codec import encode
+from whatsapp_simulator.binary.tokens import Dictionary
+from whatsapp_simulator.certificates import NoiseAuthority, TLSAuthority
+from whatsapp_simulator.connection import Connection, stream_error_node
+from whatsapp_simulator.frames import MAX_MESSAGE, WebSocketFrames
+from whatsapp_simulator.keys import KeyPair
+from whatsapp_simulator.linking import Linking
+from whatsapp_simulator.noise import NoiseError
+from whatsapp_simulator.phone import Delivery, send_text
+from whatsapp_simulator.problems import ProblemError, unknown_device, unknown_phone
+from whatsapp_simulator.store import DeviceId, Phone, Store, replace
+from whatsapp_simulator.trust import TRUST_LINE
+
+logger = logging.getLogger(__name__)
+
+CHAT_PATH: Final = "/ws/chat"
+DEFAULT_REFS: Final = 6
+
+
+class Server:
+    """A WhatsApp server with its phones."""
+
+    def __init__(
+        self,
+        store: Store,
+        dictionary: Dictionary,
+        *,
+        refs: int = DEFAULT_REFS,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.dictionary = dictionary
+        self.now = now
+        self.noise = noise_authority(store)
+        self.tls = tls_authority(store)
+        self.faults = faults.Faults()
+        self.linking = Linking(store, self.faults, now, refs)
+        self._connections: set[Connection] = set()
+        self._by_device: dict[DeviceId, Connection] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def write_trust(self, directory: Path) -> None:
+        """Leave what a client must trust: `ca.crt`, `root.pub` (hexadecimal), and both in one file, `trust.pem`."""
+        root = self.noise.root.public.hex()
+        certificate = self.tls.certificate.decode()
+        replace(directory / "ca.crt", certificate)
+        replace(directory / "root.pub", root + "\n")
+        replace(directory / "trust.pem", f"{certificate}{TRUST_LINE}{root}\n")
+
+    def application(self) -> web.Application:
+        """The web application behind the WhatsApp host name."""
+        application = web.Application()
+        application.router.add_get(CHAT_PATH, self._chat)
+        return application
+
+    async def _chat(self, request: web.Request) -> web.WebSocketResponse:
+        # A client may offer compression; declining it spares its memory, some 300 KB a client.
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, compress=False, timeout=2.0)
+        await socket.prepare(request)
+        connection = Connection(self, WebSocketFrames(socket, request))
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        except TimeoutError:
+            logger.info("a client did not finish its handshake")
+        except (NoiseError, ValueError) as error:
+            logger.warning("a client does not speak the protocol: %s", error)
+        finally:
+            self._connections.discard(connection)
+            await socket.close()
+        return socket
+
+    async def shutdown(self) -> None:
+        """Cut all clients; they find the server again when it is back."""
+        for connection in list(self._connections):
+            connection.abort()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Clients
+
+    async def connected(self, connection: Connection) -> None:
+        """A device has logged in; an older stream of the same device is told that it was replaced."""
+        if connection.device is None:
+            return
+        older = self._by_device.get(connection.device)
+        self._by_device[connection.device] = connection
+        if older is not None:
+            self.start(older.end(stream_error_node(faults.StreamError(conflict="replaced"))))
+
+    def disconnected(self, connection: Connection) -> None:
+        """A client's stream has ended, or its device has been unlinked."""
+        self.linking.forget(connection)
+        if connection.device and self._by_device.get(connection.device) is connection:
+            del self._by_device[connection.device]
+
+    def is_connected(self, id: DeviceId) -> bool:
+        return id in self._by_device
+
+    @property
+    def connection_count(self) -> int:
+        return len(self._connections)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something in the background until it ends or the server does."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def keep(self, delivery: Delivery) -> None:
+        """Store a stanza that must survive until its reader confirms it."""
+        if delivery.kept:
+            self.store.add_undelivered(delivery.to, delivery.stanza.text("id"), encode(delivery.stanza))
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """Send a stanza to a device if it is connected. One that is kept, and lost here, is sent at the next login."""
+        connection = self._by_device.get(delivery.to)
+        if connection is None:
+            return
+        try:
+            await connection.send(delivery.stanza)
+        except ConnectionError as error:
+            logger.debug("a device's stream ended before a delivery: %s", error)
+
+    async def strike(self, connection: Connection) -> None:
+        """Let the faults loose that hit a client which is logged in."""
+        id = connection.device
+        if id is None:
+            return
+        stream_error = self.faults.take_for(faults.StreamError, id)
+        if stream_error:
+            self.start(connection.end(stream_error_node(stream_error)))
+        elif self.faults.take_for(faults.Drop, id):
+            connection.abort()
+
+    async def strike_all(self) -> None:
+        """As `strike`, for everyone who is logged in now."""
+        for connection in list(self._by_device.values()):
+            await self.strike(connection)
+
+    # Phones
+
+    def add_phone(self, number: str, name: str) -> Phone:
+        """Create a phone.
+
+        Raises:
+            ProblemError: phone-exists.
+        """
+        try:
+            return self.store.add_phone(number, name, self.now())
+        except ValueError as cause:
+            raise ProblemError(409, "phone-exists", str(cause)) from cause
+
+    def phone(self, number: str) -> Phone:
+        """The phone with this number; raises the ProblemError unknown-phone."""
+        phone = self.store.phone(number)
+        if phone is None:
+            raise unknown_phone()
+        return phone
+
+    async def unlink(self, phone: Phone, device: int) -> None:
+        """Remove a companion from the phone's list, and end its stream.
+
+        Raises:
+            ProblemError: unknown-device.
+        """
+        id = DeviceId(phone.number, device)
+        if not self.store.delete_device(id):
+            raise unknown_device()
+        connection = self._by_device.pop(id, None)
+        if connection:
+            await connection.end(stream_error_node(faults.StreamError(code="401", conflict="device_removed")))
+
+    async def send_text(self, phone: Phone, recipient: Phone, text: str) -> str:
+        """Write from a phone; returns the message's id."""
+        with self.store.transaction():
+            identifier, deliveries = send_text(self.store, phone, recipient, text, self.now())
+            for delivery in deliveries:
+                self.keep(delivery)
+        for delivery in deliveries:
+            await self.deliver(delivery)
+        return identifier
+
+
+def noise_authority(store: Store) -> NoiseAuthority:
+    """The server's Noise keys, made at the first start."""
+    saved = store.secret("noise")
+    if saved is None:
+        authority = NoiseAuthority.generate()
+        keys = (authority.root, authority.intermediate, authority.static)
+        store.save_secret("noise", json.dumps([key.private.hex() for key in keys]).encode())
+        return authority
+    return NoiseAuthority(*(KeyPair.from_private(bytes.fromhex(key)) for key in json.loads(saved)))
+
+
+def tls_authority(store: Store) -> TLSAuthority:
+    """The server's certificate authority, made at the first start."""
+    certificate, key = store.secret("ca.crt"), store.secret("ca.key")
+    if certificate is None or key is None:
+        authority = TLSAuthority.generate()
+        with store.transaction():
+            store.save_secret("ca.crt", authority.certificate)
+            store.save_secret("ca.key", authority.private_key)
+        return authority
+    return TLSAuthority(certificate, key)

@@ -1,0 +1,1 @@
+"""What the server does with each stanza of a logged-in companion: functions of (stanza, store, time)."""

@@ -95,7 +95,8 @@ class Control:
 
     async def _phones(self, _: web.Request) -> web.Response:
         numbers = self._server.store.phones()
-        return web.json_response([self._describe_phone(self._server.phone(number)) for number in numbers])
+        phones = [self._describe_phone(self._server.phone(number)) for number in numbers]
+        return web.json_response({"phones": phones})
 
     async def _phone(self, request: web.Request) -> web.Response:
         return web.json_response(self._describe_phone(self._target(request)))
@@ -128,7 +129,7 @@ class Control:
 
     async def _devices(self, request: web.Request) -> web.Response:
         devices = self._server.store.devices(self._target(request).number)
-        return web.json_response([self._describe_device(device) for device in devices])
+        return web.json_response({"devices": [self._describe_device(device) for device in devices]})
 
     async def _unlink(self, request: web.Request) -> web.Response:
         await self._server.unlink(self._target(request), _path_number(request, "device"))
@@ -142,7 +143,7 @@ class Control:
 
     async def _inbox(self, request: web.Request) -> web.Response:
         messages = self._server.store.inbox(self._target(request).number)
-        return web.json_response([_describe_message(message) for message in messages])
+        return web.json_response({"messages": [_describe_message(message) for message in messages]})
 
     def _target(self, request: web.Request) -> Phone:
         return self._server.phone(_number(request.match_info["number"]))
@@ -167,12 +168,13 @@ class Control:
     # Pairings
 
     async def _pairings(self, _: web.Request) -> web.Response:
-        return web.json_response([_describe_candidate(c) for c in self._server.linking.candidates() if not c.taken])
+        waiting = [_describe_candidate(c) for c in self._server.linking.candidates() if not c.taken]
+        return web.json_response({"pairings": waiting})
 
     # Faults
 
     async def _list_faults(self, _: web.Request) -> web.Response:
-        return web.json_response([fault.describe() for fault in self._server.faults.all()])
+        return web.json_response({"faults": [fault.describe() for fault in self._server.faults.all()]})
 
     async def _add_fault(self, request: web.Request) -> web.Response:
         try:

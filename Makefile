@@ -35,3 +35,86 @@ lint: venv ## Check format, lint, types and the direction of imports.
 	$(BIN)/ruff check .
 	$(BIN)/mypy operator tests
 	PYTHONPATH=operator:tests/simulator $(BIN)/lint-imports
+
+.PHONY: crds
+crds: venv ## Generate crds/ from the models.
+	PYTHONPATH=operator $(PY) -m whatsapp_operator.api.crd > crds/whatsapp-operator.io_whatsappsessions.yaml
+
+.PHONY: format
+format: venv ## Format the code and mend what the linter can.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+##@ Tests
+.PHONY: test
+test: ## Run everything, fast to slow: lint, unit, integration, end to end; takes the local cluster down at the end.
+	$(MAKE) lint
+	$(MAKE) test-unit
+	$(MAKE) test-integration
+	$(MAKE) test-e2e
+	$(MAKE) test-teardown
+
+.PHONY: test-unit
+test-unit: venv ## Test the pure parts; no network, no root.
+	$(PYTEST) tests/unit
+
+.PHONY: test-integration
+test-integration: venv ## Test against a real API server, and a real neonize against the simulator.
+	$(PY) -m tests.cluster build kubernetes etcd
+	$(PYTEST) tests/integration
+
+.PHONY: test-e2e
+test-e2e: deploy ## Test real pods on the local cluster, which stays up.
+	$(PYTEST) tests/e2e
+
+.PHONY: test-teardown
+test-teardown: venv ## Take the local cluster down and check that it leaves nothing behind.
+	$(PYTEST) tests/teardown
+
+.PHONY: test-soak
+test-soak: deploy ## Run the long random and repeated tests at full count; commit the result file.
+	$(PY) -m tests.soak
+
+.PHONY: benchmark
+benchmark: deploy ## Measure the numbers of one session on the local cluster.
+	$(PY) -m tests.benchmarks.one_session
+
+##@ Local cluster
+.PHONY: cluster-up
+cluster-up: venv ## Bring up a Kubernetes node on this machine (root on Debian 12; nothing outside its directory is kept).
+	$(PY) -m tests.cluster packages
+	$(PY) -m tests.cluster build
+	$(PY) -m tests.cluster up
+
+.PHONY: cluster-down
+cluster-down: venv ## Remove the local cluster: every process, mount, interface and file that it made.
+	$(PY) -m tests.cluster down
+
+.PHONY: kubeconfig
+kubeconfig: venv ## Print the path of the local cluster's kubeconfig.
+	@$(PY) -m tests.cluster kubeconfig
+
+.PHONY: images
+images: cluster-up ## Build all images without Docker and load them into the local cluster.
+	$(PY) -m images.build
+
+.PHONY: deploy
+deploy: images ## Install operator and simulator on the local cluster (or another: KUBECONFIG and CONTEXT).
+	$(PY) -m tests.deploy --simulator
+
+.PHONY: demo
+demo: deploy ## Show the main job on a real cluster, as a timeline; leaves the cluster up.
+	$(PY) -m tests.demo
+
+.PHONY: simulator
+simulator: venv ## Run the WhatsApp simulator in the foreground: ARGS="--state DIR --proxy-port P --control-port C".
+	PYTHONPATH=tests/simulator $(PY) -m whatsapp_simulator $(ARGS)
+
+.PHONY: run
+run: images ## Run the operator outside the cluster, on the local one (or KUBECONFIG and CONTEXT).
+	$(PY) -m tests.run
+
+.PHONY: clean
+clean: ## Remove what make made in this checkout (the user's caches stay; see docs/development.md).
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -49,13 +49,19 @@ class ApiServer:
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> "ApiServer":
-        """The current context of a kubeconfig that authenticates by client certificate."""
-        config = yaml.safe_load(Path(path).read_text())
+        return cls.from_kubeconfig_text(Path(path).read_text())
+
+    @classmethod
+    def from_kubeconfig_text(cls, text: str) -> "ApiServer":
+        """The current context of a kubeconfig that authenticates by client certificate or by token."""
+        config = yaml.safe_load(text)
         chosen = next(c["context"] for c in config["contexts"] if c["name"] == config["current-context"])
         cluster = next(c["cluster"] for c in config["clusters"] if c["name"] == chosen["cluster"])
         user = next(u["user"] for u in config["users"] if u["name"] == chosen["user"])
         ca = _material(cluster, "certificate-authority")
         context = ssl.create_default_context(cadata=ca.decode())
+        if "token" in user:
+            return cls(cluster["server"], context, ca, user["token"])
         with tempfile.NamedTemporaryFile() as pair:
             pair.write(_material(user, "client-certificate") + b"\n" + _material(user, "client-key"))
             pair.flush()

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T], what: str, *, seconds: float = 30, every: float = 0.1) -> T:
+def eventually(probe: Callable[[], T | None], what: str, *, seconds: float = 30, every: float = 0.1) -> T:
     """Returns the first true value of the probe.
 
     Raises:

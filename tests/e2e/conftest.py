@@ -1,0 +1,32 @@
+"""Real pods on a real node: `make test-e2e` brings up the cluster, the images, the operator and the simulator first."""
+
+import itertools
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.scenario import Scenario
+from tests.target import Target, live_target
+
+
+@pytest.fixture(scope="session")
+def target() -> Target:
+    return live_target()
+
+
+@pytest.fixture(scope="module")
+def scenario(target: Target, request: pytest.FixtureRequest) -> Iterator[Scenario]:
+    """A namespace of the test module's own, removed at its end."""
+    module = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
+    made = target.scenario(f"e2e-{module}-{secrets.token_hex(2)}")
+    made.prepare()
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def new_phone() -> Callable[[], str]:
+    """Numbers that no other test, of this run or another, uses."""
+    run, count = secrets.randbelow(90_000) + 10_000, itertools.count(100)
+    return lambda: f"+1555{run}{next(count)}"

@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml -q --generate-hashes --no-emit-inde
 
 .PHONY: help
 help: ## Show the targets.
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.stamp: requirements/dev.txt
 	@test -x $(BIN)/uv || { python3 -m venv $(VENV) && $(BIN)/pip -q install uv==$(UV_VERSION); }
@@ -45,7 +45,6 @@ format: venv ## Format the code and mend what the linter can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-##@ Tests
 .PHONY: test
 test: ## Run everything, fast to slow: lint, unit, integration, end to end; takes the local cluster down at the end.
 	$(MAKE) lint
@@ -79,7 +78,6 @@ test-soak: deploy ## Run the long random and repeated tests at full count; commi
 benchmark: deploy ## Measure the numbers of one session on the local cluster.
 	$(PY) -m tests.benchmarks.one_session
 
-##@ Local cluster
 .PHONY: cluster-up
 cluster-up: venv ## Bring up a Kubernetes node on this machine (root on Debian 12; nothing outside its directory is kept).
 	$(PY) -m tests.cluster packages

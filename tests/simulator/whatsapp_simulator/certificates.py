@@ -7,10 +7,9 @@ the server's Noise static key. Signatures are XEdDSA over the serialised details
 from __future__ import annotations
 
 import datetime
+import os
 import ssl
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -133,11 +132,12 @@ class TLSAuthority:
         )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.set_alpn_protocols(["http/1.1"])
-        with tempfile.TemporaryDirectory() as directory:
-            chain = Path(directory, "server.pem")
-            chain.touch(mode=0o600)
-            chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + _pem(key))
-            context.load_cert_chain(chain)
+        # OpenSSL takes files only; this one lies in memory, for no directory need be writable.
+        descriptor = os.memfd_create("server.pem")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(certificate.public_bytes(serialization.Encoding.PEM) + _pem(key))
+            file.flush()
+            context.load_cert_chain(f"/proc/self/fd/{descriptor}")
         return context
 
 

@@ -46,6 +46,7 @@ MAX_SKIPPED: Final = 2000
 
 _MESSAGE_KEYS_INFO: Final = b"WhisperMessageKeys"
 _BLOCK: Final = 16
+_UINT32_MAX: Final = (1 << 32) - 1
 
 T = TypeVar("T")
 
@@ -246,5 +247,7 @@ def _parse(message: bytes) -> EncryptedMessage:
     if len(message) <= TAG_SIZE or message[0] != VERSION:
         raise ValueError("not a Signal message of version 3")
     parsed = SignalMessage.FromString(message[1:-TAG_SIZE])
-    header = Header(raw(parsed.ratchet_key), parsed.previous_counter + 1, parsed.counter)
+    # The index of the previous chain's last message; of an empty chain, some send -1 as an unsigned number.
+    previous_length = (parsed.previous_counter + 1) & _UINT32_MAX
+    header = Header(raw(parsed.ratchet_key), previous_length, parsed.counter)
     return EncryptedMessage(header, parsed.ciphertext + message[-TAG_SIZE:])

@@ -109,7 +109,7 @@ simulator: venv ## Run the WhatsApp simulator in the foreground: ARGS="--state D
 	PYTHONPATH=tests/simulator $(PY) -m whatsapp_simulator $(ARGS)
 
 .PHONY: run
-run: images ## Run the operator outside the cluster, on the local one (or KUBECONFIG and CONTEXT).
+run: deploy ## Run the operator outside the cluster, in place of the one inside (or KUBECONFIG and CONTEXT).
 	$(PY) -m tests.run
 
 .PHONY: clean

@@ -32,7 +32,7 @@ ARCHIVES_KEPT = 4
 # As in .dockerignore.
 NEVER_SENT = ("__pycache__", "*.pyc")
 # The only programs in an image; what installs or compiles software is no program alone.
-PROGRAMS = ("dash", "python*", "sh")
+PROGRAMS = ("dash", "python*", "sh", "uname")
 INSTALLERS = ("*/ensurepip/*", "*/pip/*", "*/setuptools/*", "*/distutils/*")
 # Only the simulator and its variant of the session image know of the simulator.
 SIMULATOR_ONLY = ("*/whatsapp_simulator*", "*/sitecustomize*")

@@ -16,7 +16,9 @@ _PATTERNS: Final = (
     re.compile(r"\beyJ[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"),
     re.compile(r"(?<=[Bb]earer )\S+"),
     # JIDs of every server; the user may carry an agent and a device
-    re.compile(r"[A-Za-z0-9_.:+-]+@(?:s\.whatsapp\.net|c\.us|g\.us|lid|hosted(?:\.lid)?|newsletter|broadcast|msgr|bot)\b"),
+    re.compile(
+        r"[A-Za-z0-9_.:+-]+@(?:s\.whatsapp\.net|c\.us|g\.us|lid|hosted(?:\.lid)?|newsletter|broadcast|msgr|bot)\b"
+    ),
     # pairing codes (digits and capitals without 0, I, O and U)
     re.compile(r"\b[1-9A-HJ-NP-TV-Z]{4}-[1-9A-HJ-NP-TV-Z]{4}\b"),
     re.compile(r"(?i)(?<=code[ =:])\s*[1-9A-HJ-NP-TV-Z]{8}\b"),

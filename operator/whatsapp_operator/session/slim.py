@@ -15,7 +15,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final
 
-UNUSED_FOR_TEXT: Final = frozenset({"PIL", "httpx", "linkpreview", "magic", "phonenumbers", "requests", "segno", "tqdm"})
+UNUSED_FOR_TEXT: Final = frozenset(
+    {"PIL", "httpx", "linkpreview", "magic", "phonenumbers", "requests", "segno", "tqdm"}
+)
 """Top-level packages that neonize 0.5.2 imports for media, stickers, link previews, terminals and vCards."""
 
 

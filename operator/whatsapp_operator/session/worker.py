@@ -118,14 +118,15 @@ class Worker:
             os=name.system,
             platformType=getattr(DeviceProps, name.browser.upper(), DeviceProps.CHROME),
         )
-        client = NewClient(self._start.database + _SQLITE_OPTIONS, props=properties, uuid=CLIENT_ID)
+        client: Any = NewClient(self._start.database + _SQLITE_OPTIONS, props=properties, uuid=CLIENT_ID)
         # The one place where an outcome before pairing shows; its own implementation prints a pointer.
         client._NewClient__onLoginStatus = self._on_login_status
         return client
 
     def _subscribe(self) -> None:
-        from neonize import events
+        import neonize.events
 
+        events: Any = neonize.events  # its star of names is not declared as exported
         send = self._channel.send
         handlers: dict[Any, Callable[[Any], None]] = {
             events.PairStatusEv: self._on_pair_status,
@@ -152,7 +153,7 @@ class Worker:
         proxy = self._start.proxy_url
         try:
             self._client.connect(ProxySettings(proxy) if proxy else None)
-        except Exception as error:  # noqa: BLE001: neonize raises bare and generated exceptions alike; all end this worker
+        except Exception as error:  # noqa: BLE001  (neonize raises bare exceptions and ctypes' own)
             self._channel.send(classify_connect_error(str(error), with_proxy=proxy is not None))
         else:
             self._channel.send(wire.ConnectEnded(kind="other", status=0, detail="connect() returned"))
@@ -255,7 +256,7 @@ class Worker:
                 client_name=SimpleNamespace(name=name.pairing_code_system),
                 client_type=ClientType[name.browser.upper()],
             )
-        except Exception as error:  # noqa: BLE001: see _connect
+        except Exception as error:  # noqa: BLE001  (see _connect)
             self._channel.send(classify_code_error(str(error)))
         else:
             self._channel.send(wire.PairingCode(code))
@@ -263,7 +264,7 @@ class Worker:
     def _logout(self) -> None:
         try:
             self._client.logout()
-        except Exception as error:  # noqa: BLE001: see _connect
+        except Exception as error:  # noqa: BLE001  (see _connect)
             self._channel.send(wire.LogoutDone(str(error) or "refused"))
         else:
             self._channel.send(wire.LogoutDone(""))
@@ -275,7 +276,7 @@ class Worker:
         try:
             # A Message, not a string: neonize would look for mentions in that.
             sent = self._client.send_message(build_jid(command.to), Message(conversation=command.text))
-        except Exception as error:  # noqa: BLE001: see _connect
+        except Exception as error:  # noqa: BLE001  (see _connect)
             self._channel.send(wire.SendDone(command.request, "", 0, str(error) or "refused"))
         else:
             self._channel.send(wire.SendDone(command.request, str(sent.ID), _seconds(sent.Timestamp), ""))

@@ -1,0 +1,43 @@
+"""JSON logs, a line each, with session, tenant and attempt id; masked."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from whatsapp_operator.session.masking import mask
+
+
+class JsonFormatter(logging.Formatter):
+    """`attempt` tells the correlation id of the open pairing attempt, or None."""
+
+    def __init__(self, session: str, tenant: str, attempt: Callable[[], str | None]) -> None:
+        super().__init__()
+        self._session = session
+        self._tenant = tenant
+        self._attempt = attempt
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name.removeprefix("whatsapp_operator."),
+            "message": mask(record.getMessage()),
+            "session": self._session,
+            "tenant": self._tenant,
+        }
+        attempt = self._attempt()
+        if attempt is not None:
+            entry["attempt"] = attempt
+        if record.exc_info:
+            entry["exception"] = mask(self.formatException(record.exc_info))
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def configure(level: str, session: str, tenant: str, attempt: Callable[[], str | None]) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter(session, tenant, attempt))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # asyncio logs whole reprs of transports and tasks at DEBUG
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,0 +1,1105 @@
+"""The state machine of a session: (state, event, moment) -> (state, commands). No clock, no I/O, no randomness.
+
+An event changes facts; then `_settle` compares them with what is desired and takes the next step. So a request that
+comes at any time, in any phase, or was left half-done by a crash, is picked up the same way.
+
+The supervisor executes the commands in their order. `Save` is always the first, and when it fails the whole
+transition is dropped and `VolumeFailed` comes instead: nothing is ever done that the journal does not know.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Final
+
+from whatsapp_operator.api.reasons import MachineState, PairingMethod, Reason, RelinkOutcome
+from whatsapp_operator.session import wire
+from whatsapp_operator.session.identity import phone_of
+from whatsapp_operator.session.model import (
+    HISTORY_LENGTH,
+    Attempt,
+    Cause,
+    Credentials,
+    Desired,
+    FinishedAttempt,
+    Hold,
+    Journal,
+    PairingSpec,
+    Removal,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When, and the randomness a step may use: `jitter` in [0, 1), `token` a fresh random id for an attempt."""
+
+    now: float
+    jitter: float
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Durations in seconds."""
+
+    connect: float = 45.0
+    """From the start of a worker to a QR, a login or a failure; a black hole takes the library 30 s."""
+    code: float = 20.0
+    """From the first QR to a pairing code."""
+    window: float = 160.0
+    """WhatsApp offers six QRs, the first for `first_qr`, the others for `next_qr`."""
+    first_qr: float = 60.0
+    next_qr: float = 20.0
+    window_grace: float = 5.0
+    login: float = 20.0
+    """From the scan to the login; the library reconnects by itself after the 515, or silently does not."""
+    logins: int = 3
+    reconnect: float = 25.0
+    """For the library to come back by itself after a disconnect."""
+    keepalive: float = 40.0
+    """For a keepalive to be answered again after one was not."""
+    logout: float = 10.0
+    removal: float = 15.0
+    """In all, from a request to remove the device to the wipe, when the server cannot be reached."""
+    absorb: float = 60.0
+    stable: float = 30.0
+    """WhatsApp removes some devices 10 to 15 s after pairing; a login that lasts this long has come to stay."""
+    calm: float = 60.0
+    """A connection that lasted this long starts the backoff afresh."""
+    volume_retry: float = 10.0
+    lock_retry: float = 0.5
+    """The process that went before is about to end."""
+    backoff_cap: float = 60.0
+    relink_after_logout: float = 300.0
+    relink_after_logout_cap: float = 21_600.0
+    forget_logouts: float = 86_400.0
+    replaced: float = 300.0
+    replaced_cap: float = 21_600.0
+    outdated: float = 3_600.0
+    rate_limited: float = 300.0
+    rate_limited_cap: float = 21_600.0
+
+
+LIMITS: Final = Limits()
+
+
+class Phase(Enum):
+    """What the machine is doing; MachineState is what it tells of it."""
+
+    BOOTING = auto()  # the volume is being opened, the desired state awaited
+    FAULTY = auto()  # the volume cannot be used
+    IDLE = auto()  # no worker; one is started at `deadline`
+    INSPECTING = auto()  # the credentials are looked at
+    INSPECTED = auto()  # within a step only: settling starts the worker
+    OPENING = auto()  # a worker logs in with credentials
+    REQUESTING = auto()  # a worker asks for a QR or code
+    SHOWING = auto()
+    AUTHENTICATING = auto()  # scanned; the login is awaited
+    CONNECTED = auto()
+    RECONNECTING = auto()  # the worker reconnects by itself
+    LOGGING_OUT = auto()
+    WIPING = auto()
+    HELD = auto()  # no worker; the journal's hold says why and until when
+    UNLINKED = auto()
+
+
+WITH_WORKER: Final = frozenset(
+    {
+        Phase.OPENING,
+        Phase.REQUESTING,
+        Phase.SHOWING,
+        Phase.AUTHENTICATING,
+        Phase.CONNECTED,
+        Phase.RECONNECTING,
+        Phase.LOGGING_OUT,
+    }
+)
+WITH_LOGIN: Final = frozenset({Phase.OPENING, Phase.AUTHENTICATING, Phase.CONNECTED, Phase.RECONNECTING})
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the Secret shows; `published` once the API server has it."""
+
+    code: bool
+    codes: int
+    expires_at: float
+    published: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    phase: Phase = Phase.BOOTING
+    deadline: float | None = None
+    """When the phase is over by itself."""
+    desired: Desired | None = None
+    opened: bool = False
+    """The journal is that of the volume."""
+    journal: Journal = field(default_factory=Journal)
+    credentials: Credentials = field(default_factory=Credentials)
+    shown: Shown | None = None
+    worker_since: float | None = None
+    connected_since: float | None = None
+    was_connected: bool = False
+    """Since this process began; a first login is no reconnect."""
+    failures: int = 0
+    """In a row, of connections and workers."""
+    fault: Reason | None = None
+    """Why the present phase is not what it should be."""
+    detail: str = ""
+    """A sentence of ours about the fault, free of values of the session; empty: the reason's own."""
+    corrupt: bool = False
+    """Credentials were moved aside and the device is not paired again yet."""
+
+
+# Events of the supervisor, besides those of the worker.
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredChanged:
+    desired: Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    journal: Journal
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeFailed:
+    """`reason` is VolumeFull, VolumeReadOnly, VolumeForeign or CredentialsConflict (another process uses it)."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Wiped:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The API server has taken what was last to be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishFailed:
+    """`status` is the HTTP status, 0 when the API server could not be reached; it is tried again."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """The worker ended, or hung and was killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A deadline may have passed."""
+
+
+Event = (
+    wire.WorkerEvent
+    | DesiredChanged
+    | Opened
+    | Inspected
+    | VolumeFailed
+    | Wiped
+    | Published
+    | PublishFailed
+    | WorkerExited
+    | Tick
+)
+
+
+# Commands to the supervisor.
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    journal: Journal
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVolume:
+    """Answered by Opened or VolumeFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Answered by Inspected or VolumeFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveAside:
+    """Keep the unreadable credentials under another name; answered by Inspected or VolumeFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wipe:
+    """Answered by Wiped or VolumeFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    display_name: str
+    pair_phone: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """Nothing more is heard of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogOut:
+    """Answered by the worker's LogoutDone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Exactly one of QR and code is set; `expires_at` is of this very QR or code."""
+
+    expires_at: float
+    qr: str | None = field(default=None, repr=False)
+    png: str | None = field(default=None, repr=False)
+    code: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Conceal:
+    """Clear the Secret."""
+
+
+Command = Save | OpenVolume | Inspect | MoveAside | Wipe | StartWorker | KillWorker | LogOut | Publish | Conceal
+
+
+def begin() -> tuple[State, tuple[Command, ...]]:
+    return State(), (OpenVolume(),)
+
+
+def step(state: State, event: Event, moment: Moment, limits: Limits = LIMITS) -> tuple[State, tuple[Command, ...]]:
+    """The one transition function. An event that does not fit the phase changes nothing."""
+    transition = _Transition(state, moment, limits)
+    transition.apply(event)
+    transition.settle()
+    saved = event.journal if isinstance(event, Opened) else state.journal
+    journal = transition.state.journal
+    return transition.state, (*([Save(journal)] if journal != saved else []), *transition.commands)
+
+
+def next_deadline(state: State, limits: Limits = LIMITS) -> float | None:
+    """When the next Tick is due."""
+    removal, attempt = state.journal.removal, state.journal.attempt
+    due = [state.deadline]
+    if removal is not None and (state.phase in WITH_WORKER or state.phase in (Phase.IDLE, Phase.HELD)):
+        due.append(removal.until)
+    if state.phase is Phase.CONNECTED and attempt is not None and attempt.connected_at is not None:
+        due.append(attempt.connected_at + limits.stable)
+    return min((at for at in due if at is not None), default=None)
+
+
+def backoff(failures: int, jitter: float, *, first: float, cap: float) -> float:
+    """`first`, doubled with each further failure up to `cap`; a fifth less at most, so that many do not meet."""
+    return min(first * 2.0 ** min(max(failures - 1, 0), 32), cap) * (1.0 - 0.2 * jitter)
+
+
+_LOGOUT_CAUSES: Final[Mapping[Cause, Reason]] = MappingProxyType(
+    {
+        Cause.LOGGED_OUT: Reason.LOGGED_OUT,
+        Cause.MAIN_DEVICE_GONE: Reason.MAIN_DEVICE_GONE,
+        Cause.EXPIRED: Reason.EXPIRED,
+    }
+)
+
+
+class _Transition:
+    """One step under construction."""
+
+    def __init__(self, state: State, moment: Moment, limits: Limits) -> None:
+        self.state = state
+        self.commands: list[Command] = []
+        self._moment = moment
+        self._limits = limits
+
+    # Facts.
+
+    def apply(self, event: Event) -> None:
+        match event:
+            case Tick():
+                self._deadline_passed()
+            case DesiredChanged(desired):
+                self._desired_changed(desired)
+            case Opened(journal, credentials):
+                self._opened(journal, credentials)
+            case Inspected(credentials):
+                self._inspected(credentials)
+            case VolumeFailed(reason):
+                self._volume_failed(reason)
+            case Wiped():
+                self._wiped()
+            case Published():
+                self._published()
+            case PublishFailed(status):
+                self._publish_failed(status)
+            case WorkerExited():
+                self._connection_failed(Reason.CONNECT_FAILURE, "The client ended unexpectedly.", first=0.0)
+            case wire.QRCode(text, png):
+                self._qr(text, png)
+            case wire.PairingCode(code):
+                self._pairing_code(code)
+            case wire.PairingCodeRefused(kind):
+                self._code_refused(kind)
+            case wire.PairingEnded(status):
+                self._pairing_ended(status)
+            case wire.Paired():
+                self._paired(event)
+            case wire.Connected():
+                self._connected(event)
+            case wire.Disconnected():
+                self._lost(Reason.RECONNECTING, self._limits.reconnect)
+            case wire.StreamError():
+                self._lost(Reason.CONNECT_FAILURE, self._limits.reconnect)
+            case wire.KeepAliveTimeout():
+                self._lost(Reason.KEEP_ALIVE_TIMEOUT, self._limits.keepalive)
+            case wire.KeepAliveRestored():
+                if self.state.phase is Phase.RECONNECTING and self.state.fault is Reason.KEEP_ALIVE_TIMEOUT:
+                    self._enter_connected()
+            case wire.Pong(_, connected, logged_in):
+                if self.state.phase is Phase.CONNECTED and not (connected and logged_in):
+                    self._lost(Reason.RECONNECTING, self._limits.reconnect)
+            case wire.LoggedOut(main_device_gone):
+                self._logged_out(main_device_gone)
+            case wire.LogoutDone(error):
+                self._logout_done(failed=error != "")
+            case wire.TemporaryBan(_, seconds):
+                self._hold(Reason.TEMPORARY_BAN, max(float(seconds), 60.0))
+            case wire.ClientOutdated():
+                self._hold(Reason.CLIENT_OUTDATED, self._limits.outdated)
+            case wire.StreamReplaced():
+                self._stream_replaced()
+            case wire.ConnectFailure():
+                self._connection_failed(Reason.CONNECT_FAILURE, "", first=1.0)
+            case wire.ConnectEnded(kind, status):
+                self._connect_ended(kind, status)
+            case wire.WorkerStarted() | wire.SendDone() | wire.MessageReceived() | wire.Undecryptable():
+                pass
+
+    def _desired_changed(self, desired: Desired) -> None:
+        before = self.state.desired
+        self._set(desired=desired)
+        if before is None or before.window == desired.window:
+            return
+        # Another method, name or number for the code: the round begins anew, and what is shown is void.
+        hold = self.state.journal.hold
+        if hold is not None and hold.reason in (Reason.INVALID_SPEC, Reason.RATE_LIMITED):
+            hold = None
+        self._journal(attempts_used=0, hold=hold)
+        if self.state.phase in (Phase.REQUESTING, Phase.SHOWING):
+            self._drop_attempt()
+            self._idle(0.0)
+
+    def _opened(self, journal: Journal, credentials: Credentials) -> None:
+        if self.state.opened:
+            return
+        self._set(opened=True, journal=journal, phase=Phase.BOOTING, deadline=None, fault=None, detail="")
+        if journal.secret_shown:
+            # Left by a process that died in the middle of a window; that window is gone with its connection.
+            self.commands.append(Conceal())
+            self._journal(secret_shown=False)
+        attempt = journal.attempt
+        if attempt is not None and attempt.scanned_at is None:
+            self._journal(attempt=None)
+        if journal.hold is not None and journal.hold.reason in (Reason.CLIENT_OUTDATED, Reason.INVALID_SPEC):
+            self._journal(hold=None)  # perhaps another image, or another spec
+        self._take_credentials(credentials)
+
+    def _inspected(self, credentials: Credentials) -> None:
+        self._take_credentials(credentials)
+
+    def _take_credentials(self, credentials: Credentials) -> None:
+        self._set(credentials=credentials)
+        if credentials.present and not credentials.valid:
+            self._set(corrupt=True, credentials=Credentials(), phase=Phase.INSPECTING)
+            self.commands.append(MoveAside())
+            self._journal(registered_at=None)
+            if self.state.journal.attempt is not None:
+                self._finish_attempt(Reason.CREDENTIALS_CORRUPT, succeeded=False)
+            return
+        attempt = self.state.journal.attempt
+        if attempt is not None and attempt.scanned_at is not None and not credentials.present:
+            # The process died between the scan and the library's commit.
+            self._finish_attempt(Reason.NOT_PAIRED, succeeded=False)
+        if self.state.phase is Phase.INSPECTING:
+            self._set(phase=Phase.INSPECTED)
+
+    def _volume_failed(self, reason: Reason) -> None:
+        self._kill_worker()
+        if self.state.shown is not None:
+            self.commands.append(Conceal())  # the journal keeps saying that something is shown
+        conflict = reason is Reason.CREDENTIALS_CONFLICT
+        self._set(
+            phase=Phase.FAULTY,
+            deadline=self._moment.now + (self._limits.lock_retry if conflict else self._limits.volume_retry),
+            fault=reason,
+            detail="Another process uses the volume." if conflict else "",
+            opened=False,
+            shown=None,
+        )
+
+    def _published(self) -> None:
+        if self.state.shown is not None:
+            self._set(shown=replace(self.state.shown, published=True), fault=None, detail="")
+
+    def _publish_failed(self, status: int) -> None:
+        if self.state.phase is not Phase.SHOWING or self.state.shown is None:
+            return
+        if self.state.shown.published and self.state.shown.expires_at > self._moment.now:
+            return
+        if status == 404:
+            self._set(fault=Reason.CONFIG_MISSING, detail="The session's Secret is missing; it is created again.")
+        else:
+            self._set(fault=Reason.STARTING, detail="The QR or code cannot be written to the session's Secret yet.")
+
+    # Pairing.
+
+    def _qr(self, text: str, png: str) -> None:
+        desired, now, limits = self._desired(), self._moment.now, self._limits
+        by_code = desired.pairing.method is PairingMethod.PAIRING_CODE
+        if self.state.phase is Phase.REQUESTING and by_code:
+            self._set(deadline=now + limits.code)
+        elif self.state.phase is Phase.REQUESTING:
+            self._open_window()
+            self._show(Publish(now + limits.first_qr, qr=text, png=png))
+        elif self.state.phase is Phase.SHOWING and not by_code:
+            self._show(Publish(now + limits.next_qr, qr=text, png=png))
+
+    def _pairing_code(self, code: str) -> None:
+        if self.state.phase is Phase.REQUESTING:
+            self._open_window()
+            self._journal(rate_limited=0)
+            self._show(Publish(self._moment.now + self._limits.window, code=code))
+
+    def _open_window(self) -> None:
+        now, journal = self._moment.now, self.state.journal
+        since = self.state.worker_since
+        self._journal(
+            attempt=Attempt(
+                id=self._moment.token,
+                method=self._desired().pairing.method,
+                number=journal.attempts_used + 1,
+                requested_at=now if since is None else since,
+                started_at=now,
+                expires_at=now + self._limits.window,
+            ),
+            secret_shown=True,
+        )
+        self._set(
+            phase=Phase.SHOWING,
+            deadline=now + self._limits.window + self._limits.window_grace,
+            fault=None,
+            detail="",
+            failures=0,
+        )
+
+    def _show(self, publish: Publish) -> None:
+        shown = self.state.shown
+        self._set(
+            shown=Shown(
+                code=publish.code is not None,
+                codes=1 if shown is None else shown.codes + 1,
+                expires_at=publish.expires_at,
+                published=shown is not None and shown.published,
+            )
+        )
+        self.commands.append(publish)
+
+    def _code_refused(self, kind: str) -> None:
+        if self.state.phase is not Phase.REQUESTING:
+            return
+        if kind == "rate_limited":
+            count = self.state.journal.rate_limited + 1
+            self._journal(rate_limited=count)
+            limits = self._limits
+            self._hold(
+                Reason.RATE_LIMITED,
+                backoff(count, self._moment.jitter, first=limits.rate_limited, cap=limits.rate_limited_cap),
+                count,
+            )
+        elif kind == "invalid_phone":
+            self._hold(Reason.INVALID_SPEC, None)
+        else:
+            self._connection_failed(Reason.CONNECT_FAILURE, "WhatsApp gave no pairing code.", first=1.0)
+
+    def _pairing_ended(self, status: str) -> None:
+        if self.state.phase not in (Phase.REQUESTING, Phase.SHOWING):
+            return
+        shown, now = self.state.shown, self._moment.now
+        match status:
+            case "success":
+                return
+            case "err-client-outdated":
+                self._drop_attempt()
+                self._hold(Reason.CLIENT_OUTDATED, self._limits.outdated)
+            case "passkey-request":
+                self._fail_attempt(Reason.PASSKEY_REQUIRED, 0.0)
+                self._hold(Reason.PASSKEY_REQUIRED, None)
+            case "timeout" if shown is not None and now >= self._window_end(shown) - 1.0:
+                self._fail_attempt(Reason.EXPIRED, 0.0)
+            case "timeout":
+                # The library says the same when the connection is lost in the middle of a window.
+                self._connection_failed(Reason.CONNECT_FAILURE, "The connection was lost.", first=1.0)
+            case _ if self.state.journal.attempt is None:
+                self._connection_failed(Reason.CONNECT_FAILURE, "", first=1.0)
+            case _:
+                self._fail_attempt(Reason.NOT_PAIRED, self._backoff(1.0))
+
+    def _window_end(self, shown: Shown) -> float:
+        """When the last QR shown ends; a code lasts as long as its window."""
+        attempt = self.state.journal.attempt
+        return attempt.expires_at if shown.code and attempt is not None else shown.expires_at
+
+    def _paired(self, event: wire.Paired) -> None:
+        attempt = self.state.journal.attempt
+        if self.state.phase is not Phase.SHOWING or attempt is None:
+            return
+        self._set(
+            phase=Phase.AUTHENTICATING,
+            deadline=self._moment.now + self._limits.login,
+            credentials=Credentials(
+                present=True,
+                valid=True,
+                jid=event.jid,
+                lid=event.lid,
+                platform=event.platform,
+                business_name=event.business_name,
+            ),
+            corrupt=False,
+            fault=None,
+            detail="",
+        )
+        self._journal(attempt=replace(attempt, scanned_at=self._moment.now), registered_at=self._moment.now)
+        self._conceal()
+
+    def _finish_attempt(self, reason: Reason, *, succeeded: bool) -> None:
+        """Move the open attempt into the history; a failed one uses up one of the round."""
+        journal, now = self.state.journal, self._moment.now
+        attempt = journal.attempt
+        if attempt is None:
+            return
+        scanned, connected = attempt.scanned_at, attempt.connected_at
+        finished = FinishedAttempt(
+            seq=journal.seq + 1,
+            id=attempt.id,
+            method=attempt.method,
+            started_at=attempt.started_at,
+            finished_at=now,
+            succeeded=succeeded,
+            reason=reason,
+            seconds_to_qr=attempt.started_at - attempt.requested_at,
+            seconds_to_scan=None if scanned is None else scanned - attempt.started_at,
+            seconds_to_connected=None if connected is None or scanned is None else connected - scanned,
+        )
+        self._journal(
+            attempt=None,
+            seq=journal.seq + 1,
+            succeeded=journal.succeeded + (1 if succeeded else 0),
+            failed=journal.failed + (0 if succeeded else 1),
+            attempts_used=0 if succeeded else journal.attempts_used + 1,
+            history=(*journal.history, finished)[-HISTORY_LENGTH:],
+        )
+
+    def _fail_attempt(self, reason: Reason, wait: float) -> None:
+        """The window failed; the next one, if the round has one left, begins after `wait`."""
+        self._finish_attempt(reason, succeeded=False)
+        self._conceal()
+        self._idle(wait)
+        self._set(fault=reason)
+
+    def _drop_attempt(self) -> None:
+        """The window ended without a result of its own; it does not count."""
+        attempt = self.state.journal.attempt
+        if attempt is not None and attempt.scanned_at is None:
+            self._journal(attempt=None)
+        self._conceal()
+
+    def _conceal(self) -> None:
+        self._set(shown=None)
+        if self.state.journal.secret_shown:
+            self._journal(secret_shown=False)
+            self.commands.append(Conceal())
+
+    # The connection.
+
+    def _connected(self, event: wire.Connected) -> None:
+        if self.state.phase not in WITH_LOGIN:
+            return
+        credentials, now = self.state.credentials, self._moment.now
+        if event.jid:
+            credentials = Credentials(
+                present=True,
+                valid=True,
+                jid=event.jid,
+                lid=event.lid,
+                platform=event.platform,
+                business_name=event.business_name,
+                push_name=event.push_name,
+            )
+        if not (credentials.present and credentials.valid):
+            # Neither the volume nor the client knows a device: no login of ours.
+            self._connection_failed(Reason.CONNECT_FAILURE, "", first=1.0)
+            return
+        attempt = self.state.journal.attempt
+        if attempt is not None and attempt.connected_at is None:
+            attempt = replace(attempt, connected_at=now)
+        self._set(credentials=credentials)
+        registered_at = self.state.journal.registered_at
+        self._journal(
+            attempt=attempt,
+            registered_at=now if registered_at is None else registered_at,
+            last_used_at=now,
+            last_connected_at=now,
+            hold=None,
+        )
+        self._enter_connected()
+
+    def _enter_connected(self) -> None:
+        self._set(
+            phase=Phase.CONNECTED,
+            deadline=None,
+            connected_since=self._moment.now,
+            was_connected=True,
+            fault=None,
+            detail="",
+            corrupt=False,
+        )
+
+    def _lost(self, reason: Reason, patience: float) -> None:
+        """The socket is closed or dead; the library gets a while to mend it."""
+        if self.state.phase is not Phase.CONNECTED:
+            return
+        self._note_disconnect(reason)
+        self._set(phase=Phase.RECONNECTING, deadline=self._moment.now + patience, fault=reason, detail="")
+
+    def _note_disconnect(self, reason: Reason) -> None:
+        """A connection that was open is not any more."""
+        since, now, journal = self.state.connected_since, self._moment.now, self.state.journal
+        lasted = 0.0 if since is None else now - since
+        self._set(connected_since=None, failures=0 if lasted >= self._limits.calm else self.state.failures)
+        self._journal(
+            disconnects=journal.disconnects + 1,
+            last_reason=reason,
+            last_used_at=now,
+            logouts=0 if lasted >= self._limits.forget_logouts else journal.logouts,
+            replaced=0 if lasted >= self._limits.replaced else journal.replaced,
+        )
+
+    def _connect_ended(self, kind: str, status: int) -> None:
+        match kind:
+            case "proxy":
+                detail = f"The proxy refuses the connection with status {status}." if status else ""
+                self._connection_failed(Reason.PROXY_FAILED, detail, first=1.0)
+            case "tls":
+                self._connection_failed(
+                    Reason.CONNECT_FAILURE, "The server's certificate is not trusted; see spec.caBundle.", first=1.0
+                )
+            case "dns":
+                self._connection_failed(
+                    Reason.CONNECT_FAILURE, "The name of WhatsApp's server cannot be resolved.", first=1.0
+                )
+            case "storage":
+                self._connection_failed(Reason.CONNECT_FAILURE, "The credential database cannot be opened.", first=1.0)
+            case _:
+                self._connection_failed(Reason.CONNECT_FAILURE, "", first=1.0)
+
+    def _connection_failed(self, reason: Reason, detail: str, *, first: float) -> None:
+        """The worker is of no more use; another one follows after a backoff that begins with `first` seconds."""
+        phase = self.state.phase
+        if phase not in WITH_WORKER:
+            return
+        if phase is Phase.CONNECTED:
+            self._note_disconnect(reason)
+        if phase in (Phase.REQUESTING, Phase.SHOWING):
+            self._drop_attempt()
+        wait = self._backoff(first)
+        self._idle(wait)
+        self._set(fault=reason, detail=detail, failures=self.state.failures + 1)
+
+    def _backoff(self, first: float) -> float:
+        """1, 2, 4 ... seconds; one that begins with 0 lets the first restart be at once."""
+        failures = self.state.failures + (1 if first else 0)
+        if failures == 0:
+            return 0.0
+        return backoff(failures, self._moment.jitter, first=1.0, cap=self._limits.backoff_cap)
+
+    def _login_missed(self) -> None:
+        """Scanned, and then no login, although the worker had its time."""
+        attempt = self.state.journal.attempt
+        if attempt is None:
+            return
+        logins = attempt.logins + 1
+        self._journal(attempt=replace(attempt, logins=logins))
+        if logins >= self._limits.logins and self.state.journal.removal is None:
+            self._journal(removal=Removal(Cause.NEVER_LOGGED_IN, self._moment.now, logged_out=True))
+
+    def _logged_out(self, main_device_gone: bool) -> None:
+        """The server knows the device no longer, and the library has deleted its credentials."""
+        if self.state.phase not in WITH_LOGIN and self.state.phase is not Phase.LOGGING_OUT:
+            return
+        journal, now = self.state.journal, self._moment.now
+        if journal.removal is not None:
+            self._journal(removal=replace(journal.removal, logged_out=True))
+        else:
+            cause = Cause.MAIN_DEVICE_GONE if main_device_gone else Cause.LOGGED_OUT
+            used = journal.last_used_at
+            if self.state.phase is Phase.OPENING and used is not None:
+                expired = now - used >= self._desired().inactive_expiry
+                cause = Cause.EXPIRED if expired else cause
+            self._journal(removal=Removal(cause, now, logged_out=True))
+        if self.state.connected_since is not None:
+            self._note_disconnect(Reason.MAIN_DEVICE_GONE if main_device_gone else Reason.LOGGED_OUT)
+        self._set(phase=Phase.LOGGING_OUT, deadline=None)
+
+    def _stream_replaced(self) -> None:
+        if self.state.phase not in WITH_LOGIN:
+            return
+        if self.state.connected_since is not None:
+            self._note_disconnect(Reason.STREAM_REPLACED)
+        limits, count = self._limits, self.state.journal.replaced + 1
+        self._journal(replaced=count)
+        self._hold(
+            Reason.STREAM_REPLACED,
+            backoff(count, self._moment.jitter, first=limits.replaced, cap=limits.replaced_cap),
+            count,
+        )
+
+    def _hold(self, reason: Reason, seconds: float | None, count: int = 1) -> None:
+        """Stop trying, for a time or until something is asked for."""
+        if self.state.journal.removal is not None:
+            self._connection_failed(reason, "", first=1.0)  # the device is still to be logged out
+            return
+        if self.state.connected_since is not None:
+            self._note_disconnect(reason)
+        now = self._moment.now
+        self._drop_attempt()
+        self._journal(hold=Hold(reason, now, None if seconds is None else now + seconds, count))
+        self._idle(0.0)
+
+    # Removing credentials.
+
+    def _logout_done(self, *, failed: bool) -> None:
+        removal = self.state.journal.removal
+        if self.state.phase is not Phase.LOGGING_OUT or removal is None:
+            return
+        if not failed:
+            self._journal(removal=replace(removal, logged_out=True))
+        elif removal.until is None:
+            self._connection_failed(Reason.CONNECT_FAILURE, "The device could not be logged out yet.", first=1.0)
+        else:
+            self._journal(removal=replace(removal, until=self._moment.now))
+
+    def _wiped(self) -> None:
+        removal = self.state.journal.removal
+        if self.state.phase is not Phase.WIPING or removal is None:
+            return
+        self._set(credentials=Credentials(), was_connected=False, fault=None, detail="", failures=0)
+        self._journal(removal=None, registered_at=None, last_used_at=None)
+        self._idle(0.0)
+        match removal.cause:
+            case Cause.RELINK:
+                self._drop_scanned_attempt()
+                self._journal(
+                    relink_request_id=removal.request_id,
+                    relink_outcome=RelinkOutcome.COMPLETED,
+                    attempts_used=0,
+                    hold=None,
+                    logouts=0,
+                    replaced=0,
+                    rate_limited=0,
+                )
+            case Cause.PHONE_CHANGED:
+                self._drop_scanned_attempt()
+                self._journal(attempts_used=0, hold=None, logouts=0, replaced=0)
+            case Cause.UNLINK:
+                self._drop_scanned_attempt()
+                self._set(phase=Phase.UNLINKED, deadline=None)
+                self._journal(hold=None)
+            case Cause.PHONE_MISMATCH:
+                self._finish_attempt(Reason.PHONE_MISMATCH, succeeded=False)
+                self._set(fault=Reason.PHONE_MISMATCH)
+            case Cause.PHONE_REJECTED:
+                self._finish_attempt(Reason.PHONE_CLAIM_CONFLICT, succeeded=False)
+                self._journal(hold=Hold(Reason.PHONE_CLAIM_CONFLICT, self._moment.now, None), attempts_used=0)
+            case Cause.NEVER_LOGGED_IN:
+                self._finish_attempt(Reason.NOT_PAIRED, succeeded=False)
+                self._set(fault=Reason.NOT_PAIRED)
+            case Cause.LOGGED_OUT | Cause.MAIN_DEVICE_GONE | Cause.EXPIRED as cause:
+                self._after_logout(_LOGOUT_CAUSES[cause])
+
+    def _drop_scanned_attempt(self) -> None:
+        """A pairing that held is counted as such although what it made is removed now."""
+        attempt = self.state.journal.attempt
+        if attempt is not None and attempt.connected_at is not None:
+            self._finish_attempt(Reason.PAIRED, succeeded=True)
+        else:
+            self._journal(attempt=None)
+
+    def _after_logout(self, reason: Reason) -> None:
+        limits, now = self._limits, self._moment.now
+        self._finish_attempt(reason, succeeded=False)
+        count = self.state.journal.logouts + 1
+        self._journal(logouts=count, last_reason=reason)
+        if not self._desired().relink_on_logout:
+            self._journal(hold=Hold(reason, now, None))
+        elif count > 1:
+            wait = backoff(
+                count - 1, self._moment.jitter, first=limits.relink_after_logout, cap=limits.relink_after_logout_cap
+            )
+            self._journal(hold=Hold(reason, now, now + wait, count), attempts_used=0)
+        else:
+            self._journal(attempts_used=0)
+            self._set(fault=reason)
+
+    # Deadlines.
+
+    def _deadline_passed(self) -> None:
+        state, now, limits = self.state, self._moment.now, self._limits
+        attempt = state.journal.attempt
+        if (
+            state.phase is Phase.CONNECTED
+            and attempt is not None
+            and attempt.connected_at is not None
+            and now >= attempt.connected_at + limits.stable
+        ):
+            self._finish_attempt(Reason.PAIRED, succeeded=True)
+        if state.deadline is None or now < state.deadline:
+            return
+        match state.phase:
+            case Phase.FAULTY:
+                self._set(deadline=now + limits.volume_retry)
+                self.commands.append(OpenVolume())
+            case Phase.OPENING:
+                self._connection_failed(Reason.CONNECT_FAILURE, "The server does not answer.", first=1.0)
+            case Phase.REQUESTING:
+                self._connection_failed(Reason.CONNECT_FAILURE, "No QR or code came.", first=1.0)
+            case Phase.SHOWING:
+                self._fail_attempt(Reason.EXPIRED, 0.0)
+            case Phase.AUTHENTICATING:
+                self._login_missed()
+                self._connection_failed(Reason.CONNECT_FAILURE, "The login after the scan did not come.", first=0.0)
+            case Phase.RECONNECTING:
+                self._connection_failed(state.fault or Reason.RECONNECTING, state.detail, first=0.0)
+            case Phase.LOGGING_OUT:
+                self._logout_done(failed=True)
+            case _:
+                pass  # IDLE and HELD: settling takes the next step
+
+    # Decisions.
+
+    def settle(self) -> None:
+        """Compare what is with what is asked for, and take the next step."""
+        state = self.state
+        if not state.opened or state.desired is None or state.phase is Phase.FAULTY:
+            return
+        if any(isinstance(command, MoveAside) for command in self.commands):
+            return
+        self._take_requests()
+        removal = self.state.journal.removal
+        if removal is not None:
+            self._pursue_removal(removal)
+            return
+        if self.state.phase is Phase.UNLINKED:
+            return
+        self._review_hold()
+        hold = self.state.journal.hold
+        if hold is not None:
+            if self.state.phase is not Phase.HELD or self.state.deadline != hold.until:
+                self._kill_worker()
+                self._set(phase=Phase.HELD, deadline=hold.until, fault=hold.reason, detail="")
+            return
+        if self.state.phase in (Phase.BOOTING, Phase.HELD) or (
+            self.state.phase is Phase.IDLE and self._moment.now >= (self.state.deadline or 0.0)
+        ):
+            self._set(phase=Phase.INSPECTING, deadline=None)
+            self.commands.append(Inspect())
+        elif self.state.phase is Phase.INSPECTED:
+            self._start_worker()
+
+    def _take_requests(self) -> None:
+        state, desired, journal, now = self.state, self._desired(), self.state.journal, self._moment.now
+        pending = journal.removal
+        if desired.unlink:
+            if state.phase is not Phase.UNLINKED and (pending is None or pending.cause is not Cause.UNLINK):
+                logged_out = pending is not None and pending.logged_out
+                self._journal(removal=Removal(Cause.UNLINK, None, logged_out=logged_out))
+            return
+        if state.phase is Phase.UNLINKED or pending is not None:
+            return
+        until = now + self._limits.removal
+        request = desired.relink_request_id
+        if request is not None and request != journal.relink_request_id:
+            if self._absorbs():
+                self._journal(relink_request_id=request, relink_outcome=RelinkOutcome.ABSORBED)
+            else:
+                self._journal(removal=Removal(Cause.RELINK, until, request_id=request))
+                return
+        linked = phone_of(state.credentials.jid) if state.credentials.present else None
+        if linked is None:
+            return
+        if linked == desired.rejected_phone:
+            self._journal(removal=Removal(Cause.PHONE_REJECTED, until))
+        elif desired.phone is not None and linked != desired.phone:
+            fresh = journal.attempt is not None
+            self._journal(removal=Removal(Cause.PHONE_MISMATCH if fresh else Cause.PHONE_CHANGED, until))
+
+    def _absorbs(self) -> bool:
+        """A relink wants a fresh QR, and there is one; the window is cancelled when its spec changes."""
+        attempt, shown = self.state.journal.attempt, self.state.shown
+        return (
+            self.state.phase is Phase.SHOWING
+            and attempt is not None
+            and shown is not None
+            and self._moment.now - attempt.started_at < self._limits.absorb
+        )
+
+    def _pursue_removal(self, removal: Removal) -> None:
+        """The next step of a removal: connect, log the device out, wipe."""
+        state, now = self.state, self._moment.now
+        if state.phase is Phase.WIPING:
+            return
+        overdue = removal.until is not None and now >= removal.until
+        if removal.logged_out or overdue or not state.credentials.present:
+            self._conceal()
+            self._kill_worker()
+            self._set(phase=Phase.WIPING, deadline=None)
+            self.commands.append(Wipe())
+        elif state.phase is Phase.CONNECTED:
+            self._set(phase=Phase.LOGGING_OUT, deadline=now + self._limits.logout, connected_since=None)
+            self.commands.append(LogOut())
+        elif state.phase is Phase.INSPECTED:
+            self._start_worker()
+        elif state.phase in (Phase.BOOTING, Phase.HELD) or (
+            state.phase is Phase.IDLE and now >= (state.deadline or 0.0)
+        ):
+            self._set(phase=Phase.INSPECTING, deadline=None)
+            self.commands.append(Inspect())
+
+    def _review_hold(self) -> None:
+        """Lift the hold whose time or cause is over."""
+        hold, desired = self.state.journal.hold, self._desired()
+        used = self.state.journal.attempts_used
+        lifted = False
+        if hold is not None:
+            match hold.reason:
+                case Reason.ATTEMPTS_EXHAUSTED:
+                    lifted = used < desired.pairing.attempts
+                case Reason.PHONE_CLAIM_CONFLICT:
+                    lifted = desired.rejected_phone is None
+                case Reason.LOGGED_OUT | Reason.MAIN_DEVICE_GONE | Reason.EXPIRED if hold.until is None:
+                    lifted = desired.relink_on_logout
+                case _:
+                    pass
+            if hold.until is not None and self._moment.now >= hold.until:
+                lifted = True
+            if lifted:
+                self._journal(hold=None)
+                hold = None
+        if (
+            hold is None
+            and used >= desired.pairing.attempts
+            and not self.state.credentials.present
+            and self.state.phase not in WITH_WORKER
+        ):
+            self._journal(hold=Hold(Reason.ATTEMPTS_EXHAUSTED, self._moment.now, None))
+
+    # Steps.
+
+    def _start_worker(self) -> None:
+        desired, now = self.state.desired, self._moment.now
+        if desired is None:
+            return
+        pairing: PairingSpec = desired.pairing
+        if self.state.credentials.present:
+            scanned = self.state.journal.attempt is not None and self.state.journal.attempt.connected_at is None
+            self._set(
+                phase=Phase.AUTHENTICATING if scanned else Phase.OPENING,
+                deadline=now + (self._limits.login if scanned else self._limits.connect),
+            )
+            self.commands.append(StartWorker(pairing.display_name))
+        elif pairing.method is PairingMethod.PAIRING_CODE and desired.phone is None:
+            self._hold(Reason.INVALID_SPEC, None)
+            return
+        else:
+            self._set(phase=Phase.REQUESTING, deadline=now + self._limits.connect, shown=None)
+            by_code = pairing.method is PairingMethod.PAIRING_CODE
+            phone = desired.phone.removeprefix("+") if by_code and desired.phone is not None else None
+            self.commands.append(StartWorker(pairing.display_name, phone))
+        self._set(worker_since=now)
+
+    def _kill_worker(self) -> None:
+        if self.state.phase in WITH_WORKER:
+            self.commands.append(KillWorker())
+        self._set(worker_since=None, connected_since=None)
+
+    def _idle(self, wait: float) -> None:
+        self._kill_worker()
+        self._set(phase=Phase.IDLE, deadline=self._moment.now + wait)
+
+    def _desired(self) -> Desired:
+        return self.state.desired if self.state.desired is not None else Desired()
+
+    def _set(self, **changes: object) -> None:
+        self.state = replace(self.state, **changes)  # type: ignore[arg-type]
+
+    def _journal(self, **changes: object) -> None:
+        self._set(journal=replace(self.state.journal, **changes))  # type: ignore[arg-type]
+
+
+def machine_state(state: State) -> MachineState:
+    """What the report calls the phase."""
+    match state.phase:
+        case Phase.BOOTING:
+            return MachineState.STARTING
+        case Phase.FAULTY:
+            return MachineState.FAILED
+        case Phase.SHOWING if state.shown is not None and state.shown.published:
+            return MachineState.SHOWING_CODE if state.shown.code else MachineState.SHOWING_QR
+        case Phase.AUTHENTICATING:
+            return MachineState.AUTHENTICATING
+        case Phase.CONNECTED:
+            return MachineState.CONNECTED
+        case Phase.RECONNECTING:
+            return MachineState.RECONNECTING
+        case Phase.HELD:
+            return MachineState.HELD
+        case Phase.UNLINKED:
+            return MachineState.UNLINKED
+        case _:
+            return MachineState.RECONNECTING if state.was_connected else MachineState.CONNECTING
+
+
+def machine_reason(state: State) -> Reason:
+    """The most specific reason of the phase."""
+    match state.phase:
+        case Phase.CONNECTED:
+            return Reason.CONNECTED
+        case Phase.UNLINKED:
+            return Reason.UNLINKED
+        case Phase.SHOWING if state.shown is not None and state.shown.published:
+            return Reason.CODE_AVAILABLE if state.shown.code else Reason.QR_AVAILABLE
+        case _ if state.fault is not None:
+            return state.fault
+        case Phase.BOOTING | Phase.REQUESTING | Phase.SHOWING:
+            return Reason.STARTING
+        case _ if state.was_connected:
+            return Reason.RECONNECTING
+        case _:
+            return Reason.CONNECTING

@@ -1,0 +1,209 @@
+"""status.session: what the pod tells, and when it is written."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from whatsapp_operator.api.reasons import MachineState
+from whatsapp_operator.session.kubernetes_api import ApiError
+from whatsapp_operator.session.machine import Phase, State, machine_reason, machine_state
+from whatsapp_operator.session.model import Attempt, FinishedAttempt
+
+logger = logging.getLogger(__name__)
+
+TRANSIENT_DELAY: Final = 5.0
+"""Seconds that a state on the way to another may last before it is worth a write."""
+RETRY_FIRST: Final = 0.5
+RETRY_CAP: Final = 30.0
+
+_TRANSIENT: Final = frozenset({MachineState.STARTING, MachineState.CONNECTING, MachineState.RECONNECTING})
+
+Report = dict[str, Any]
+
+
+def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
+    """The whole of status.session but for reportedAt; every key is there, null where there is nothing."""
+    journal, credentials = state.journal, state.credentials
+    waiting = state.phase in (Phase.IDLE, Phase.HELD)
+    return {
+        "podUID": pod_uid,
+        "bootID": boot_id,
+        "machine": machine_state(state).value,
+        "reason": machine_reason(state).value,
+        "message": state.detail,
+        "credentials": {
+            "present": credentials.present or state.corrupt,
+            "valid": credentials.valid,
+            "registeredAt": timestamp(journal.registered_at),
+            "lastUsedAt": timestamp(journal.last_used_at),
+        },
+        "device": {
+            "jid": credentials.jid,
+            "lid": credentials.lid,
+            "platform": credentials.platform,
+            "businessName": credentials.business_name,
+            "pushName": credentials.push_name,
+        }
+        if credentials.valid
+        else None,
+        "connection": {
+            "since": timestamp(state.connected_since),
+            "lastConnectedAt": timestamp(journal.last_connected_at),
+            "disconnects": journal.disconnects,
+            "lastReason": journal.last_reason.value if journal.last_reason else None,
+            "nextRetryAt": timestamp(state.deadline) if waiting else None,
+        },
+        "pairing": {
+            "method": state.desired.pairing.method.value if state.desired else None,
+            "state": _pairing_state(state),
+            **_attempt(journal.attempt),
+            "seq": journal.seq,
+            "succeeded": journal.succeeded,
+            "failed": journal.failed,
+            "history": [_finished(entry) for entry in journal.history],
+        },
+        "relinkRequestID": journal.relink_request_id,
+        "relinkOutcome": journal.relink_outcome.value if journal.relink_outcome else None,
+    }
+
+
+def delay(report: Report, accepted: Report | None) -> float:
+    """Seconds that the report may wait, given the one that the API server has.
+
+    A state on the way to another waits, unless it ends a Connected or tells of a failure for the first time.
+    """
+    if accepted is not None and accepted["machine"] == MachineState.CONNECTED != report["machine"]:
+        return 0.0
+    if report["machine"] not in _TRANSIENT:
+        return 0.0
+    failed = report["message"] != "" or report["connection"]["nextRetryAt"] is not None
+    told = accepted is not None and all(accepted[key] == report[key] for key in ("machine", "reason", "message"))
+    return 0.0 if failed and not told else TRANSIENT_DELAY
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """RFC 3339 in UTC, to the microsecond."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _pairing_state(state: State) -> str:
+    journal = state.journal
+    attempt = journal.attempt
+    if attempt is not None and attempt.scanned_at is not None:
+        return "Scanned" if attempt.connected_at is None else "Succeeded"
+    if attempt is not None:
+        return "Showing"
+    if state.phase is Phase.REQUESTING:
+        return "Requesting"
+    if state.desired is not None and journal.attempts_used >= state.desired.pairing.attempts:
+        return "Exhausted"
+    if state.credentials.valid:
+        return "Succeeded" if journal.history and journal.history[-1].succeeded else "Idle"
+    return "Failed" if journal.history and not journal.history[-1].succeeded else "Idle"
+
+
+def _attempt(attempt: Attempt | None) -> dict[str, Any]:
+    return {
+        "attempt": attempt.number if attempt else 0,
+        "id": attempt.id if attempt else None,
+        "startedAt": timestamp(attempt.started_at) if attempt else None,
+        "expiresAt": timestamp(attempt.expires_at) if attempt else None,
+    }
+
+
+def _finished(entry: FinishedAttempt) -> dict[str, Any]:
+    return {
+        "seq": entry.seq,
+        "id": entry.id,
+        "method": entry.method.value,
+        "startedAt": timestamp(entry.started_at),
+        "finishedAt": timestamp(entry.finished_at),
+        "result": "Succeeded" if entry.succeeded else "Failed",
+        "reason": entry.reason.value,
+        "secondsToQR": _rounded(entry.seconds_to_qr),
+        "secondsToScan": _rounded(entry.seconds_to_scan),
+        "secondsToConnected": _rounded(entry.seconds_to_connected),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+class Reporter:
+    """Writes the last report until the API server has it; reports that come meanwhile replace it.
+
+    `write` sends one report and raises ApiError; `now` is the clock of reportedAt.
+    """
+
+    def __init__(self, write: Callable[[Report], Awaitable[None]], now: Callable[[], float]) -> None:
+        self._write = write
+        self._now = now
+        self._accepted: Report | None = None
+        self._pending: Report | None = None
+        self._due = 0.0
+        self._changed = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self.written = 0
+        self.failed = 0
+
+    def update(self, report: Report) -> None:
+        if report == self._accepted:
+            self._pending = None
+            return
+        due = asyncio.get_running_loop().time() + delay(report, self._accepted)
+        self._due = due if self._pending is None else min(due, self._due)
+        self._pending = report
+        self._changed.set()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures = 0
+        retry_at = 0.0
+        while True:
+            if self._pending is None:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            wait = max(self._due, retry_at) - loop.time()
+            if wait > 0:
+                self._changed.clear()
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
+                continue
+            if await self._send():
+                failures = 0
+            else:
+                failures += 1
+                backoff = min(RETRY_FIRST * 2.0 ** min(failures - 1, 16), RETRY_CAP)
+                retry_at = loop.time() + backoff * random.uniform(0.8, 1.0)  # noqa: S311
+
+    async def flush(self) -> None:
+        """One more try for what is not written yet, at once."""
+        if self._pending is not None:
+            await self._send()
+
+    async def _send(self) -> bool:
+        async with self._sending:
+            report = self._pending
+            if report is None:
+                return True
+            try:
+                await self._write({**report, "reportedAt": timestamp(self._now())})
+            except ApiError as error:
+                self.failed += 1
+                logger.warning("the report was not accepted: %s", error)
+                return False
+            self.written += 1
+            self._accepted = report
+            if self._pending is report or self._pending == report:
+                self._pending = None
+            return True

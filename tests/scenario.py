@@ -189,6 +189,14 @@ class Scenario:
         up = pod and pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
         return pod if up else None
 
+    def pairings(self, name: str, succeeded: int) -> None:
+        """Waits until so many pairings are counted as succeeded; one counts when it has lasted for 30 s."""
+        eventually(
+            lambda: self.get(name)["status"].get("pairing", {}).get("succeeded") == succeeded,
+            f"{succeeded} succeeded pairings",
+            seconds=60,
+        )
+
     def delete_if_there(self, name: str) -> None:
         """Deletes what an earlier run left, and waits until it is gone."""
         if self.exists(name):

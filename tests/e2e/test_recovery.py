@@ -32,6 +32,7 @@ def test_a_deleted_pod_comes_back_connected_without_a_new_pairing(scenario: Scen
     with scenario.watching("pod") as watch:
         scenario.apply(scenario.manifest("pod", phone=phone))
         first = scenario.pair("pod", phone, watch).object["status"]["pod"]["uid"]
+        [device] = scenario.simulator.devices(phone)
         scenario.kubectl.run("delete", "pod", "--namespace", scenario.namespace, "wa-pod", "--wait=false")
         watch.wait(connected_by(first), "Connected on another pod")
         phantom = [
@@ -41,8 +42,8 @@ def test_a_deleted_pod_comes_back_connected_without_a_new_pairing(scenario: Scen
             and seen.object["status"]["session"]["podUID"] != seen.object["status"]["pod"]["uid"]
         ]
         assert phantom == [], "Connected=True must be the word of the pod that is there"
-    assert scenario.get("pod")["status"]["pairing"]["succeeded"] == 1
-    assert len(scenario.simulator.devices(phone)) == 1
+    assert [d["id"] for d in scenario.simulator.devices(phone)] == [device["id"]]
+    scenario.pairings("pod", 1)
 
 
 def test_a_killed_worker_is_started_again_inside_the_pod(scenario: Scenario, new_phone: Phones) -> None:
@@ -53,9 +54,8 @@ def test_a_killed_worker_is_started_again_inside_the_pod(scenario: Scenario, new
         assert "killed" in scenario.kubectl.python(scenario.namespace, "wa-worker", KILL_WORKER)
         lost = watch.wait(has_condition("Connected", "False"), "the loss is seen", since=since)
         watch.wait(has_condition("Connected"), "Connected", since=lost.at)
-    status = scenario.get("worker")["status"]
-    assert status["pod"]["restarts"] == 0
-    assert status["pairing"]["succeeded"] == 1
+    assert scenario.get("worker")["status"]["pod"]["restarts"] == 0
+    scenario.pairings("worker", 1)
 
 
 def test_a_device_removed_on_the_phone_is_offered_anew(scenario: Scenario, new_phone: Phones) -> None:

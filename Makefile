@@ -113,6 +113,6 @@ run: deploy ## Run the operator outside the cluster, in place of the one inside 
 	$(PY) -m tests.run
 
 .PHONY: clean
-clean: ## Remove what make made in this checkout (the user's caches stay; see docs/development.md).
+clean: ## Remove what make made in this checkout (the user's caches stay, see CONTRIBUTING.md).
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,11 +25,10 @@ async def watch(path: Path, interval: float = INTERVAL) -> AsyncIterator[Desired
     missing = False
     while True:
         try:
-            stat = path.stat()
-            signature = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            signature = _signature(path)
             if signature != seen:
                 seen, missing = signature, False
-                desired = parse_desired(path.read_text())
+                desired = _read(path)
                 if desired != last:
                     last = desired
                     yield desired
@@ -38,5 +37,14 @@ async def watch(path: Path, interval: float = INTERVAL) -> AsyncIterator[Desired
                 logger.warning("the desired state is not there: %s", error.strerror)
             missing = True
         except DocumentError as error:
-            logger.error("%s", error)
+            logger.warning("%s", error)
         await asyncio.sleep(interval)
+
+
+def _signature(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+def _read(path: Path) -> Desired:
+    return parse_desired(path.read_text())

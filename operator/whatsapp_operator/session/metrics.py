@@ -1,0 +1,59 @@
+"""Counters of the session pod in the text format of Prometheus, without its library."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+HELP: Final[Mapping[str, tuple[str, str]]] = {
+    "whatsapp_session_connected": ("gauge", "1 while the session is paired and its socket is open."),
+    "whatsapp_session_machine_state": ("gauge", "1 for the state that the session's machine is in."),
+    "whatsapp_session_connects_total": ("counter", "Logins that succeeded."),
+    "whatsapp_session_disconnects_total": ("counter", "Connections that were lost, by reason."),
+    "whatsapp_session_messages_total": ("counter", "Text messages, by direction."),
+    "whatsapp_session_undecryptable_messages_total": ("counter", "Messages that could not be decrypted."),
+    "whatsapp_session_keepalive_timeouts_total": ("counter", "Keepalives that were not answered."),
+    "whatsapp_session_worker_starts_total": ("counter", "Worker processes started."),
+    "whatsapp_session_worker_exits_total": ("counter", "Worker processes that ended by themselves, or hung."),
+    "whatsapp_session_pairing_attempts_total": ("counter", "Finished pairing attempts since the process began."),
+    "whatsapp_session_api_writes_total": ("counter", "Writes to the API server, by what and outcome."),
+    "whatsapp_session_resident_memory_bytes": ("gauge", "Resident memory, by process."),
+}
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Metrics:
+    """Label values are ours (reasons, states), never data of the session."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[Labels, float]] = defaultdict(dict)
+
+    def add(self, name: str, amount: float = 1.0, **labels: str) -> None:
+        key = tuple(sorted(labels.items()))
+        self._values[name][key] = self._values[name].get(key, 0.0) + amount
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """A gauge; with labels, the one of its series that has a value."""
+        self._values[name][tuple(sorted(labels.items()))] = value
+
+    def clear(self, name: str) -> None:
+        self._values[name].clear()
+
+    def render(self) -> str:
+        lines: list[str] = []
+        for name, (kind, text) in HELP.items():
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+            for labels, value in sorted(self._values[name].items()):
+                shown = ",".join(f'{key}="{label}"' for key, label in labels)
+                lines.append(f"{name}{{{shown}}} {value:g}" if shown else f"{name} {value:g}")
+        return "\n".join(lines) + "\n"
+
+
+def resident_bytes(pid: int) -> float:
+    """Resident memory of a process, 0 when it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return float(pages * 4096)

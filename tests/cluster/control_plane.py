@@ -124,6 +124,8 @@ def controller_manager_command(
         f"--service-account-private-key-file={credentials.service_accounts.key}",
         f"--root-ca-file={credentials.authority}",
         "--use-service-account-credentials",
+        # Made if missing; the default is a system directory.
+        f"--flex-volume-plugin-dir={config.parent}/volume-plugins",
         "--leader-elect=false",
         # Nobody scrapes it, and a second cluster may not find the port taken.
         "--secure-port=0",

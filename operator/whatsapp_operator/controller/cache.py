@@ -1,4 +1,4 @@
-"""What the operator knows of the cluster: plain dictionaries, fed by watches, by lists, and by the answers to its own writes.
+"""What the operator knows of the cluster: plain dictionaries, fed by watches, lists and the answers to its own writes.
 
 An object is never replaced by an older version of itself, in whatever order these arrive.
 """
@@ -12,7 +12,10 @@ from whatsapp_operator.controller.views import ClaimView, Key, PodView, VolumeVi
 from whatsapp_operator.kube.client import Object
 
 # Objects of the operator, and of no other operator of the same kind of thing.
-SELECTOR: Final = f"{names.LABEL_APP_MANAGED_BY}={names.FIELD_MANAGER_OPERATOR},{names.LABEL_APP_PART_OF}={names.FIELD_MANAGER_OPERATOR}"
+SELECTOR: Final = (
+    f"{names.LABEL_APP_MANAGED_BY}={names.FIELD_MANAGER_OPERATOR}"
+    f",{names.LABEL_APP_PART_OF}={names.FIELD_MANAGER_OPERATOR}"
+)
 
 
 class Versioned(Protocol):
@@ -109,9 +112,17 @@ class Store(Generic[V]):
 
 
 class Cache:
-    """Sessions, pods, volumes and claims.
+    """Sessions, pods, volumes and claims, and what this process has learnt while it worked.
 
     Pods and volumes are kept under the key of the session that they belong to by name.
+
+    Attributes:
+        namespaces_ready: namespaces that have the session pods' account and role binding.
+        namespaces_terminating: by uid of a session that is deleted, whether its namespace goes too.
+        secrets: by uid of the session, whether its Secret is there.
+        holders: by uid and version of a claim, whether its holder exists, and when that was looked up.
+        waiting: by name of a claim, the sessions that would take it.
+        primaries: by namespace and tenant, the uid of the primary session.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -121,6 +132,14 @@ class Cache:
         self.volumes: Store[VolumeView] = Store()
         self.claims: Store[ClaimView] = Store()
         self._claims_by_holder: dict[str, set[Key]] = {}
+        self._tenants: dict[tuple[str, str], set[Key]] = {}
+        # What only this process knows, because it did it or asked for it; all of it may be lost.
+        self.namespaces_ready: set[str] = set()
+        self.namespaces_terminating: dict[str, bool] = {}
+        self.secrets: dict[str, bool] = {}
+        self.holders: dict[tuple[str, str], tuple[bool, float]] = {}
+        self.waiting: dict[str, set[Key]] = {}
+        self.primaries: dict[tuple[str, str], str] = {}
 
     def session_view(self, body: Object) -> tuple[Key, SessionView]:
         metadata = body["metadata"]
@@ -138,9 +157,7 @@ class Cache:
         key = _owner(body)
         if key is None:
             return None
-        known = self.pods.get(key)
-        same = known is not None and known.uid == body["metadata"]["uid"]
-        return key, PodView.parse(body, known.first_seen if known is not None and same else self._clock())
+        return key, PodView.parse(body, self._clock(), self.pods.get(key))
 
     def volume_view(self, body: Object) -> tuple[Key, VolumeView] | None:
         key = _owner(body)
@@ -149,7 +166,44 @@ class Cache:
     def put_session(self, body: Object) -> Key | None:
         """Returns the key if this was news."""
         key, view = self.session_view(body)
-        return key if self.sessions.put(key, view) else None
+        if not self.sessions.put(key, view):
+            return None
+        self._tenants.setdefault((key.namespace, view.tenant), set()).add(key)
+        return key
+
+    def remove_session(self, key: Key, uid: str, version: str) -> bool:
+        view = self.sessions.get(key)
+        if not self.sessions.remove(key, uid, version) or view is None:
+            return False
+        self._forget(key, view)
+        return True
+
+    def prune_sessions(self, bodies: Iterable[Object], version: str) -> list[Key]:
+        before = dict(self.sessions.items())
+        changed = self.sessions.prune([self.session_view(body) for body in bodies], version)
+        for key in changed:
+            view = self.sessions.get(key)
+            if view is not None:
+                self._tenants.setdefault((key.namespace, view.tenant), set()).add(key)
+            elif key in before:
+                self._forget(key, before[key])
+        return changed
+
+    def tenant(self, namespace: str, tenant: str) -> list[tuple[Key, SessionView]]:
+        """All sessions of the tenant."""
+        keys = self._tenants.get((namespace, tenant), ())
+        found = ((key, self.sessions.get(key)) for key in keys)
+        return [(key, view) for key, view in found if view is not None]
+
+    def _forget(self, key: Key, view: SessionView) -> None:
+        members = self._tenants.get((key.namespace, view.tenant), set())
+        members.discard(key)
+        if not members:
+            self._tenants.pop((key.namespace, view.tenant), None)
+        self.secrets.pop(view.uid, None)
+        self.namespaces_terminating.pop(view.uid, None)
+        if self.primaries.get((key.namespace, view.tenant)) == view.uid:
+            del self.primaries[key.namespace, view.tenant]
 
     def put_pod(self, body: Object) -> Key | None:
         found = self.pod_view(body)
@@ -158,6 +212,28 @@ class Cache:
     def put_volume(self, body: Object) -> Key | None:
         found = self.volume_view(body)
         return found[0] if found is not None and self.volumes.put(*found) else None
+
+    def remove_pod(self, body: Object) -> Key | None:
+        key, metadata = _owner(body), body["metadata"]
+        gone = key is not None and self.pods.remove(key, metadata["uid"], metadata["resourceVersion"])
+        return key if gone else None
+
+    def remove_volume(self, body: Object) -> Key | None:
+        key, metadata = _owner(body), body["metadata"]
+        gone = key is not None and self.volumes.remove(key, metadata["uid"], metadata["resourceVersion"])
+        return key if gone else None
+
+    def forget_pod(self, key: Key) -> None:
+        """The pod was looked up and is not there."""
+        known = self.pods.get(key)
+        if known is not None:
+            self.pods.remove(key, known.uid, known.version)
+
+    def forget_volume(self, key: Key) -> None:
+        """The volume was looked up and is not there."""
+        known = self.volumes.get(key)
+        if known is not None:
+            self.volumes.remove(key, known.uid, known.version)
 
     def put_claim(self, body: Object) -> None:
         view = ClaimView.parse(body)

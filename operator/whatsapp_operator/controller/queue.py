@@ -149,7 +149,7 @@ class Dispatcher(Generic[K]):
             self._on_wait(waited)
             try:
                 await self._work(key)
-            except Exception:
+            except Exception:  # noqa: BLE001 - one key that fails must not end its worker
                 _log.exception("reconcile of %s failed", key)
                 self.retry(key)
             finally:

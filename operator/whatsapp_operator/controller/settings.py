@@ -43,7 +43,7 @@ class Options:
     version: str
     claim_key: bytes = field(repr=False)
     claim_scope: ClaimScope = ClaimScope.TENANT
-    allow: AllowLists = AllowLists()
+    allow: AllowLists = field(default_factory=AllowLists)
     session_log_level: str = "info"
 
 
@@ -68,7 +68,7 @@ class Settings:
     workers: int = 8
     resync_seconds: float = 600.0
     object_metrics: bool = True
-    lease: LeaseTimes = LeaseTimes()
+    lease: LeaseTimes = field(default_factory=LeaseTimes)
 
 
 def _own_namespace() -> str | None:

@@ -29,6 +29,7 @@ class PodView:
 
     Attributes:
         first_seen: when this process first saw this pod, by the monotonic clock.
+        running_seen: the same of its container running; None while it does not.
         started_at: start of the running container, to the second; None if it does not run.
         node_lost: the node controller has declared the pod unready, while its containers were not seen to fail.
     """
@@ -36,6 +37,7 @@ class PodView:
     uid: str
     version: str
     first_seen: float
+    running_seen: float | None = None
     session_uid: str = ""
     primary: bool = False
     desired_state: str | None = None
@@ -56,7 +58,8 @@ class PodView:
     deleting: bool = False
 
     @classmethod
-    def parse(cls, body: Object, first_seen: float) -> "PodView":
+    def parse(cls, body: Object, now: float, known: "PodView | None" = None) -> "PodView":
+        """The view of a pod that was `known` before, if it was; now is the monotonic clock."""
         metadata, status = body["metadata"], body.get("status") or {}
         labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
         conditions: dict[str, dict[str, Any]] = {item["type"]: item for item in status.get("conditions") or ()}
@@ -65,12 +68,17 @@ class PodView:
         state = container.get("state") or {}
         running, waiting = state.get("running"), state.get("waiting") or {}
         scheduled = conditions.get("PodScheduled", {})
+        is_running = status.get("phase") == "Running" and running is not None
+        if known is not None and known.uid != metadata["uid"]:
+            known = None
+        running_seen = known.running_seen if known is not None and known.running_seen is not None else now
         pod_ready = conditions.get("Ready", {}).get("status") == "True"
         containers_ready = conditions.get("ContainersReady", {}).get("status") == "True"
         return cls(
             uid=metadata["uid"],
             version=metadata["resourceVersion"],
-            first_seen=first_seen,
+            first_seen=known.first_seen if known is not None else now,
+            running_seen=running_seen if is_running else None,
             session_uid=labels.get(names.LABEL_SESSION_UID, ""),
             primary=labels.get(names.LABEL_PRIMARY) == "true",
             desired_state=annotations.get(names.ANNOTATION_DESIRED_STATE),
@@ -79,7 +87,7 @@ class PodView:
             status_reason=status.get("reason") or "",
             status_message=status.get("message") or "",
             unschedulable=(scheduled.get("message") or "") if scheduled.get("status") == "False" else None,
-            running=status.get("phase") == "Running" and running is not None,
+            running=is_running,
             ready=pod_ready,
             started_at=parse_time((running or {}).get("startedAt")),
             node_lost=status.get("reason") == "NodeLost" or (containers_ready and not pod_ready),

@@ -1,0 +1,343 @@
+"""The conditions, each computed by a function of its own from what was observed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from whatsapp_operator.api.models import Condition, OnLoggedOut
+from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason, sentence
+from whatsapp_operator.controller import relink
+from whatsapp_operator.controller.observed import Observed
+from whatsapp_operator.controller.views import PodView
+
+MESSAGE_BYTES: Final = 512
+# Pending for less than this is not worth telling why, in seconds.
+PATIENCE_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A condition before it is compared with what was; without a message it gets the reason's own sentence."""
+
+    status: Literal["True", "False", "Unknown"]
+    reason: Reason
+    message: str = ""
+
+    @property
+    def text(self) -> str:
+        return bounded(self.message or sentence(self.reason))
+
+
+def reason_of(text: str | None) -> Reason | None:
+    """The reason that a report names; None for one that this version does not know."""
+    return _BY_NAME.get(text or "")
+
+
+def bounded(text: str) -> str:
+    """At most 512 bytes of UTF-8."""
+    raw = text.encode()
+    return text if len(raw) <= MESSAGE_BYTES else raw[: MESSAGE_BYTES - 3].decode(errors="ignore") + "..."
+
+
+_BY_NAME: Final = {reason.value: reason for reason in Reason}
+
+Drafts = dict[ConditionType, Draft | None]
+
+_IMAGE_REASONS: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+)
+_CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError"})
+_CRASH_REASONS: Final = frozenset({"CrashLoopBackOff"})
+_START_REASONS: Final = frozenset({"CreateContainerError", "RunContainerError", "StartError", "PostStartHookError"})
+
+_VOLUME_REPORTS: Final = frozenset({Reason.VOLUME_FULL, Reason.VOLUME_READ_ONLY, Reason.VOLUME_FOREIGN})
+_QR_REPORTS: Final = frozenset(
+    {Reason.EXPIRED, Reason.ATTEMPTS_EXHAUSTED, Reason.RATE_LIMITED, Reason.PASSKEY_REQUIRED}
+)
+_AUTH_REPORTS: Final = frozenset(
+    {
+        Reason.LOGGED_OUT,
+        Reason.MAIN_DEVICE_GONE,
+        Reason.PHONE_MISMATCH,
+        Reason.CREDENTIALS_CORRUPT,
+        Reason.CREDENTIALS_CONFLICT,
+        Reason.EXPIRED,
+        Reason.UNLINKED,
+    }
+)
+_CONNECTED_REPORTS: Final = frozenset(
+    {
+        Reason.LOGGED_OUT,
+        Reason.STREAM_REPLACED,
+        Reason.TEMPORARY_BAN,
+        Reason.CLIENT_OUTDATED,
+        Reason.CONNECT_FAILURE,
+        Reason.PROXY_FAILED,
+        Reason.KEEP_ALIVE_TIMEOUT,
+        Reason.RECONNECTING,
+        Reason.CONNECTING,
+    }
+)
+
+# A person must act; everything else is expected to pass by itself.
+_STALLING: Final = frozenset(
+    {
+        Reason.HELD_BY_OTHER,
+        Reason.PHONE_CLAIM_CONFLICT,
+        Reason.NAME_CONFLICT,
+        Reason.POD_REJECTED,
+        Reason.CONFIG_MISSING,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.CRASH_LOOPING,
+        Reason.VOLUME_FULL,
+        Reason.VOLUME_READ_ONLY,
+        Reason.VOLUME_FOREIGN,
+        Reason.EXPANSION_REFUSED,
+        Reason.ATTEMPTS_EXHAUSTED,
+        Reason.PASSKEY_REQUIRED,
+        Reason.CREDENTIALS_CONFLICT,
+        Reason.CLIENT_OUTDATED,
+        Reason.INVALID_SPEC,
+    }
+)
+_HELD_STALLING: Final = frozenset({Reason.LOGGED_OUT, Reason.MAIN_DEVICE_GONE})
+
+# The order in which the most specific reason is looked for.
+_ORDER: Final = (
+    ConditionType.PHONE_CLAIMED,
+    ConditionType.POD_READY,
+    ConditionType.QR_READY,
+    ConditionType.AUTH_PAIRED,
+    ConditionType.CONNECTED,
+)
+
+
+def compute(o: Observed, phone_claimed: Draft) -> Drafts:
+    """All conditions; None for those that are only there while they are true."""
+    drafts: Drafts = {
+        ConditionType.PHONE_CLAIMED: phone_claimed,
+        ConditionType.POD_READY: pod_ready(o),
+        ConditionType.QR_READY: qr_ready(o),
+        ConditionType.AUTH_PAIRED: auth_paired(o),
+        ConditionType.CONNECTED: connected(o),
+    }
+    drafts[ConditionType.READY] = ready(o, drafts)
+    drafts[ConditionType.STALLED] = stalled(o, drafts)
+    drafts[ConditionType.RECONCILING] = reconciling(o, drafts)
+    return drafts
+
+
+def merge(
+    previous: Sequence[Condition], drafts: Mapping[ConditionType, Draft | None], *, generation: int, now: datetime
+) -> list[Condition]:
+    """The conditions to write: lastTransitionTime moves only where status does; in the order of the enumeration."""
+    known = {condition.type: condition for condition in previous}
+    merged = []
+    for kind in ConditionType:
+        draft = drafts.get(kind)
+        if draft is None:
+            continue
+        before = known.get(kind)
+        unmoved = before is not None and before.status == draft.status
+        merged.append(
+            Condition(
+                type=kind,
+                status=draft.status,
+                reason=draft.reason,
+                message=draft.text,
+                last_transition_time=before.last_transition_time if before is not None and unmoved else now,
+                observed_generation=generation,
+            )
+        )
+    return merged
+
+
+def pod_ready(o: Observed) -> Draft:
+    """Whether the pod runs and reports."""
+    if o.problems:
+        return Draft("False", o.problems[0].reason, o.problems[0].message)
+    pod = o.own_pod
+    if pod is None:
+        return Draft("False", Reason.SUSPENDED if o.session.spec.suspend else Reason.POD_PENDING)
+    if pod.deleting:
+        return Draft("False", Reason.POD_PENDING, "The session pod is being stopped.")
+    if pod.node_lost:
+        return Draft("Unknown", Reason.NODE_LOST)
+    if pod.phase in ("Failed", "Succeeded"):
+        return Draft("False", Reason.POD_FAILED, _detail(Reason.POD_FAILED, pod.status_reason, pod.status_message))
+    waiting = _waiting(pod)
+    if waiting is not None:
+        return waiting
+    if not pod.running:
+        return _pending(o, pod)
+    report = o.told
+    if report is None or not pod.ready:
+        return Draft("False", Reason.POD_PENDING)
+    if report.reason in _VOLUME_REPORTS:
+        return Draft("False", Reason(report.reason), report.message or "")
+    return Draft("True", Reason.POD_READY)
+
+
+def _waiting(pod: PodView) -> Draft | None:
+    kinds = (
+        (_IMAGE_REASONS, Reason.IMAGE_PULL_FAILED),
+        (_CONFIG_REASONS, Reason.CONFIG_MISSING),
+        (_CRASH_REASONS, Reason.CRASH_LOOPING),
+        (_START_REASONS, Reason.POD_FAILED),
+    )
+    for reasons, reason in kinds:
+        if pod.waiting_reason in reasons:
+            # The kubelet's message of a crash loop counts seconds and names the pod: it would never stay the same.
+            detail = "" if reason is Reason.CRASH_LOOPING else pod.waiting_message
+            return Draft("False", reason, _detail(reason, pod.waiting_reason, detail))
+    return None
+
+
+def _pending(o: Observed, pod: PodView) -> Draft:
+    """Why the pod does not run yet, once it has lasted or was told before."""
+    unbound = o.volume is not None and not o.volume.bound
+    if pod.unschedulable is None and not unbound:
+        return Draft("False", Reason.POD_PENDING)
+    reason = Reason.VOLUME_PENDING if unbound else Reason.UNSCHEDULABLE
+    told_before = any(
+        condition.type == ConditionType.POD_READY and condition.reason == reason
+        for condition in o.session.status.conditions
+    )
+    if o.pod_age <= PATIENCE_SECONDS and not told_before:
+        return Draft("False", Reason.POD_PENDING)
+    return Draft("False", reason, _detail(reason, "", pod.unschedulable or ""))
+
+
+def told(reason: Reason, detail: str) -> str:
+    """What was found, followed by what the reason means and the remedy."""
+    return f"{detail.rstrip('.')}. {sentence(reason)}" if detail else sentence(reason)
+
+
+def _detail(reason: Reason, code: str, detail: str) -> str:
+    return told(reason, ": ".join(part for part in (code, detail) if part))
+
+
+def qr_ready(o: Observed) -> Draft:
+    """Whether a QR or code waits for a person."""
+    report = o.told
+    if report is not None and report.machine is MachineState.SHOWING_QR:
+        return Draft("True", Reason.QR_AVAILABLE)
+    if report is not None and report.machine is MachineState.SHOWING_CODE:
+        return Draft("True", Reason.CODE_AVAILABLE)
+    if o.paired:
+        return Draft("False", Reason.NOT_NEEDED)
+    if report is None:
+        return Draft("False", Reason.POD_NOT_READY)
+    if report.reason in _QR_REPORTS:
+        return Draft("False", Reason(report.reason), report.message or "")
+    if report.machine is MachineState.AUTHENTICATING:
+        return Draft("False", Reason.NOT_NEEDED, "The QR or code was used; the phone is being linked.")
+    return Draft("False", Reason.STARTING)
+
+
+def auth_paired(o: Observed) -> Draft:
+    """Whether a device is linked; credentials outlive the pod, so the last report of any pod counts."""
+    if o.paired:
+        return Draft("True", Reason.PAIRED)
+    report = o.report
+    if report is not None and report.reason in _AUTH_REPORTS:
+        return Draft("False", Reason(report.reason), report.message or "")
+    history = report.pairing.history if report is not None and report.pairing is not None else None
+    failed = history[-1].reason if history and history[-1].result == "Failed" else None
+    known = reason_of(failed)
+    if known is None:
+        return Draft("False", Reason.NOT_PAIRED)
+    said = f"{sentence(Reason.NOT_PAIRED)} The last attempt failed with {known}: {sentence(known)}"
+    return Draft("False", Reason.NOT_PAIRED, said)
+
+
+def connected(o: Observed) -> Draft:
+    """Whether the socket is open and paired, as told by the pod that runs now."""
+    pod, report = o.own_pod, o.told
+    if pod is None and o.session.spec.suspend:
+        return Draft("False", Reason.SUSPENDED)
+    if pod is not None and pod.node_lost:
+        return Draft("Unknown", Reason.NODE_LOST)
+    if report is None:
+        return Draft("Unknown", Reason.POD_NOT_READY)
+    if report.machine is MachineState.CONNECTED and o.paired:
+        return Draft("True", Reason.CONNECTED)
+    if report.reason in _CONNECTED_REPORTS:
+        return Draft("False", Reason(report.reason), report.message or "")
+    if not o.paired:
+        return Draft("False", Reason.NOT_PAIRED)
+    reason = Reason.RECONNECTING if report.machine is MachineState.RECONNECTING else Reason.CONNECTING
+    return Draft("False", reason)
+
+
+def ready(o: Observed, drafts: Drafts) -> Draft:
+    """Whether everything asked for is there; else the most specific reason."""
+    draft = _ready(o, drafts)
+    if relink.too_long(o.session.metadata.annotations):
+        note = f"The forceRelink token is longer than {relink.TOKEN_BYTES} bytes and is ignored."
+        return Draft(draft.status, draft.reason, f"{note} {draft.text}")
+    return draft
+
+
+def _ready(o: Observed, drafts: Drafts) -> Draft:
+    if o.deleting:
+        return Draft("False", Reason.DELETING)
+    if o.invalid is not None:
+        return Draft("False", Reason.INVALID_SPEC, told(Reason.INVALID_SPEC, o.invalid))
+    if o.session.spec.suspend and not o.problems:
+        if o.pod is None:
+            return Draft("True", Reason.SUSPENDED)
+        return Draft("False", Reason.PROGRESSING, "The session pod is being stopped.")
+    found = {kind: drafts[kind] for kind in _ORDER}
+    claimed, pod = found[ConditionType.PHONE_CLAIMED], found[ConditionType.POD_READY]
+    qr, auth, conn = found[ConditionType.QR_READY], found[ConditionType.AUTH_PAIRED], found[ConditionType.CONNECTED]
+    if claimed is None or pod is None or qr is None or auth is None or conn is None:
+        raise ValueError("Ready is computed after the conditions that it sums up")
+    if claimed.status != "True" and claimed.reason is not Reason.ATTEMPTS_EXHAUSTED:
+        return Draft("False", claimed.reason, claimed.message)
+    if pod.status != "True":
+        return pod
+    if conn.status == "True":
+        return Draft("True", Reason.CONNECTED)
+    if qr.status == "True":
+        return Draft("False", Reason.WAITING_FOR_SCAN)
+    for draft, plain in ((qr, {Reason.NOT_NEEDED, Reason.STARTING, Reason.POD_NOT_READY}), (auth, {Reason.NOT_PAIRED})):
+        if draft.status != "True" and draft.reason not in plain:
+            return Draft("False", draft.reason, draft.message)
+    return Draft("False", conn.reason, conn.message)
+
+
+def stalled(o: Observed, drafts: Drafts) -> Draft | None:
+    """Whether a person must act, and what they can do."""
+    if o.deleting:
+        return None
+    if o.invalid is not None:
+        return Draft("True", Reason.INVALID_SPEC, told(Reason.INVALID_SPEC, o.invalid))
+    if o.session.spec.suspend and not o.problems:
+        return None
+    report = o.told
+    held = report is not None and report.machine in (MachineState.HELD, MachineState.FAILED)
+    waits = o.session.spec.recovery.on_logged_out is OnLoggedOut.HOLD
+    for kind in _ORDER:
+        draft = drafts[kind]
+        if draft is None or draft.status == "True":
+            continue
+        if draft.reason in _STALLING or (held and waits and draft.reason in _HELD_STALLING):
+            return Draft("True", draft.reason, draft.message)
+    reason = reason_of(report.reason) if report is not None else None
+    if report is not None and report.machine is MachineState.FAILED and reason is not None:
+        return Draft("True", reason, report.message or "")
+    return None
+
+
+def reconciling(o: Observed, drafts: Drafts) -> Draft | None:
+    """Whether something is under way; never together with Stalled."""
+    ready_draft, qr = drafts[ConditionType.READY], drafts[ConditionType.QR_READY]
+    if o.deleting:
+        return Draft("True", Reason.DELETING)
+    if drafts[ConditionType.STALLED] is not None or (ready_draft is not None and ready_draft.status == "True"):
+        return None
+    if qr is not None and qr.status == "True":
+        return Draft("True", Reason.WAITING_FOR_SCAN)
+    return Draft("True", Reason.PROGRESSING)

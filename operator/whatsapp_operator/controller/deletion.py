@@ -1,0 +1,130 @@
+"""The end of a session: unlink the device, then pod, volume, claims and Secret go, and last the finalizer."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from whatsapp_operator.api import names
+from whatsapp_operator.api.models import DeletionPolicy, RetentionPolicy
+from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason
+from whatsapp_operator.controller.actions import (
+    Action,
+    CheckNamespace,
+    CreatePod,
+    DeletePod,
+    DeleteSecret,
+    DeleteVolume,
+    EnsureNamespace,
+    PatchPod,
+    PatchVolume,
+    ReleaseClaim,
+    RemoveFinalizer,
+)
+from whatsapp_operator.controller.desired import Wish, document, parse_wish
+from whatsapp_operator.controller.objects import pod as pod_object
+from whatsapp_operator.controller.observed import Observed, linked_phone
+from whatsapp_operator.controller.settings import Options
+
+UNLINK_SECONDS: Final = 30.0
+# After this the pod is still waited for, but no longer than its grace period and as much again.
+POD_GONE_SECONDS: Final = UNLINK_SECONDS + 2 * pod_object.GRACE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionPlan:
+    """What to do next; `timed_out` tells that the device may still be on the phone's list."""
+
+    actions: tuple[Action, ...] = ()
+    requeue_after: float | None = None
+    timed_out: bool = False
+
+
+def decide(o: Observed, options: Options) -> DeletionPlan:
+    """The next step of a deletion."""
+    age = o.deletion_age or 0.0
+    if names.FINALIZER not in o.session.metadata.finalizers:
+        return DeletionPlan()
+    if o.namespace_terminating is None:
+        return DeletionPlan((CheckNamespace(),))
+    if o.namespace_terminating:
+        # Everything in it is being removed already, and nothing can be made.
+        return DeletionPlan((*(ReleaseClaim(claim) for claim in o.held), RemoveFinalizer()))
+    wanted = _unlink_wanted(o)
+    if wanted and age < UNLINK_SECONDS:
+        return _unlink(o, options, UNLINK_SECONDS - age)
+    pod = o.own_pod
+    if pod is not None and not pod.deleting:
+        return DeletionPlan((DeletePod(names.owned_name(o.session.metadata.name), pod.uid),), timed_out=wanted)
+    if pod is not None and not pod.node_lost and age < POD_GONE_SECONDS:
+        return DeletionPlan(requeue_after=POD_GONE_SECONDS - age)
+    return DeletionPlan(_clean_up(o) or (RemoveFinalizer(),), timed_out=wanted)
+
+
+def _unlink_wanted(o: Observed) -> bool:
+    """Whether a device may still be linked, and something can be done about it."""
+    if o.session.spec.deletion_policy is not DeletionPolicy.UNLINK or o.invalid is not None:
+        return False
+    pod, report = o.own_pod, o.report
+    if pod is not None and (pod.deleting or pod.node_lost):
+        return False
+    if pod is None and (o.pod is not None or o.volume is None or o.volume.deleting):
+        return False
+    done = report is not None and report.machine is MachineState.UNLINKED and parse_wish(_told(o)).unlink
+    if done and report is not None and pod is not None and report.pod_uid == pod.uid:
+        return False
+    # A pod that runs is always asked: the scan may have happened a moment ago.
+    return o.paired or linked_phone(o.session) is not None or o.live is not None
+
+
+def _told(o: Observed) -> str | None:
+    return o.own_pod.desired_state if o.own_pod is not None else None
+
+
+def _unlink(o: Observed, options: Options, left: float) -> DeletionPlan:
+    session, pod = o.session, o.own_pod
+    relink = session.status.relink
+    told = parse_wish(_told(o))
+    wish = Wish(
+        phone=told.phone if pod is not None else session.spec.phone,
+        rejected_phone=told.rejected_phone,
+        relink_request_id=relink.request_id if relink is not None else None,
+        unlink=True,
+    )
+    wanted = document(session, wish)
+    if pod is not None:
+        if pod.desired_state == wanted:
+            return DeletionPlan(requeue_after=left)
+        name = names.owned_name(session.metadata.name)
+        patch = PatchPod(name, pod.uid, pod.version, annotations=((names.ANNOTATION_DESIRED_STATE, wanted),))
+        return DeletionPlan((patch,), requeue_after=left)
+    if not o.namespace_ready:
+        return DeletionPlan((EnsureNamespace(),), requeue_after=left)
+    try:
+        return DeletionPlan((CreatePod(pod_object.build(session, options, wanted)),), requeue_after=left)
+    except pod_object.InvalidTemplateError:
+        return DeletionPlan(requeue_after=left)
+
+
+def _clean_up(o: Observed) -> tuple[Action, ...]:
+    session = o.session
+    name = names.owned_name(session.metadata.name)
+    actions: list[Action] = [ReleaseClaim(claim) for claim in o.held]
+    volume = o.volume
+    if volume is not None and volume.session_uid == session.metadata.uid and not volume.deleting:
+        if session.spec.storage.retention_policy is RetentionPolicy.RETAIN:
+            released = {"metadata": {"labels": {names.LABEL_SESSION_UID: None}}}
+            actions.append(PatchVolume(name, volume.version, released))
+        else:
+            actions.append(DeleteVolume(name, volume.uid))
+    if not o.secret_gone and _secret_recorded(o):
+        actions.append(DeleteSecret(name))
+    return tuple(actions)
+
+
+def _secret_recorded(o: Observed) -> bool:
+    """The Secret of that name is the session's own; else garbage collection, which knows the owner, decides."""
+    pairing = o.session.status.pairing
+    conflict = any(
+        condition.type == ConditionType.POD_READY and condition.reason == Reason.NAME_CONFLICT
+        for condition in o.session.status.conditions
+    )
+    return pairing is not None and pairing.secret_name is not None and not conflict

@@ -1,0 +1,119 @@
+"""Events that a person would want to see, each once."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from whatsapp_operator.api import names
+from whatsapp_operator.api.models import WhatsAppSession, WhatsAppSessionStatus
+from whatsapp_operator.api.reasons import ConditionType, Reason
+from whatsapp_operator.kube.client import EVENTS, Client, Object
+from whatsapp_operator.kube.errors import KubeError
+
+_log = logging.getLogger(__name__)
+
+REPEAT_SECONDS: Final = 600.0
+_REMEMBERED: Final = 10_000
+_WAITING: Final = 1_000
+
+UNLINK_TIMED_OUT: Final = "UnlinkTimedOut"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event about a session; the note holds nothing that is secret."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    note: str
+
+
+def of_transition(before: WhatsAppSessionStatus, after: WhatsAppSessionStatus) -> list[Event]:
+    """What the change of a status means to a person."""
+    old = {condition.type: condition for condition in before.conditions}
+    found = []
+    for condition in after.conditions:
+        earlier = old.get(condition.type)
+        was_true = earlier is not None and earlier.status == "True"
+        turned_true = condition.status == "True" and not was_true
+        lost_pairing = condition.type == ConditionType.AUTH_PAIRED and condition.status != "True" and was_true
+        if condition.type == ConditionType.STALLED:
+            if turned_true or earlier is None or earlier.reason != condition.reason:
+                found.append(Event("Warning", str(condition.reason), condition.message))
+        elif lost_pairing:
+            found.append(Event("Warning", str(condition.reason), condition.message))
+        elif turned_true and condition.reason in _TOLD:
+            found.append(Event("Normal", str(condition.reason), condition.message))
+    return found
+
+
+_TOLD: Final = frozenset(
+    {Reason.QR_AVAILABLE, Reason.CODE_AVAILABLE, Reason.PAIRED, Reason.CONNECTED, Reason.SUSPENDED}
+)
+
+
+class EventWriter:
+    """Writes events in the background; one that cannot be written is logged and dropped.
+
+    Args:
+        namespace: the operator's own, for events about sessions whose namespace is going.
+    """
+
+    def __init__(self, client: Client, *, namespace: str, instance: str, clock: Callable[[], float]) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._instance = instance
+        self._clock = clock
+        self._queue: asyncio.Queue[tuple[str, Object]] = asyncio.Queue(_WAITING)
+        self._written: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+
+    def add(self, session: WhatsAppSession, event: Event, *, namespace_gone: bool = False) -> None:
+        """Queue an event, unless the same was written within the last 10 minutes."""
+        mark, now = (session.metadata.uid, event.reason, event.note), self._clock()
+        if now - self._written.get(mark, float("-inf")) < REPEAT_SECONDS:
+            return
+        self._written[mark] = now
+        self._written.move_to_end(mark)
+        while len(self._written) > _REMEMBERED:
+            self._written.popitem(last=False)
+        namespace = self._namespace if namespace_gone else session.metadata.namespace
+        try:
+            self._queue.put_nowait((namespace, self._body(session, event, namespace)))
+        except asyncio.QueueFull:
+            _log.warning("too many events at once, one is dropped: %s", event.reason)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            namespace, body = await self._queue.get()
+            try:
+                await self._client.create(EVENTS, namespace, body)
+            except KubeError as error:
+                _log.warning("event %s was not written: %s", body["reason"], error)
+
+    def _body(self, session: WhatsAppSession, event: Event, namespace: str) -> Object:
+        now = datetime.now(UTC)
+        metadata = session.metadata
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{metadata.name}-", "namespace": namespace},
+            "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": names.GROUP,
+            "reportingInstance": self._instance[:128],
+            "action": "Reconcile",
+            "type": event.type,
+            "reason": event.reason,
+            "note": event.note,
+            "regarding": {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "name": metadata.name,
+                "namespace": metadata.namespace,
+                "uid": metadata.uid,
+            },
+        }

@@ -1,0 +1,1 @@
+"""Builders of the objects that a session owns: pure, one file a kind."""

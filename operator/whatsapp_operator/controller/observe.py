@@ -1,0 +1,130 @@
+"""Puts together what a plan is made of, from the cache alone."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from pydantic import ValidationError
+
+from whatsapp_operator.api.models import WhatsAppSession
+from whatsapp_operator.api.reasons import ConditionType
+from whatsapp_operator.controller import claims
+from whatsapp_operator.controller.cache import Cache, SessionView
+from whatsapp_operator.controller.observed import Claim, Holder, Observed, Problem, linked_phone
+from whatsapp_operator.controller.settings import Options
+from whatsapp_operator.controller.views import ClaimView, Key, parse_time
+from whatsapp_operator.kube.client import Object
+
+# A holder that could only be looked up is taken to exist for so long, in seconds.
+HOLDER_SECONDS: Final = 60.0
+
+
+def parse_session(body: Object) -> tuple[WhatsAppSession, str | None]:
+    """The session, and why its spec cannot be used, naming the field.
+
+    Admission should have refused such a spec, but may be bypassed; its deletion must work nonetheless, so a stand-in
+    with defaults is returned then. A report that does not fit is dropped: it is the pod's to correct.
+    """
+    try:
+        return WhatsAppSession.model_validate(body), None
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+    status = {key: value for key, value in (body.get("status") or {}).items() if key != "session"}
+    in_spec = [item for item in found if item["loc"][:1] == ("spec",)]
+    if not in_spec:
+        for kept in (status, {}):
+            try:
+                return WhatsAppSession.model_validate({**body, "status": kept}), None
+            except ValidationError:
+                continue
+    first = in_spec[0] if in_spec else found[0]
+    where = ".".join(str(part) for part in first["loc"])
+    stand_in = {**body, "spec": {"tenant": "invalid"}}
+    try:
+        return WhatsAppSession.model_validate(stand_in), f"{where}: {first['msg']}"
+    except ValidationError:
+        return WhatsAppSession.model_validate({**stand_in, "status": {}}), f"{where}: {first['msg']}"
+
+
+class Observer:
+    """Reads the cache.
+
+    Args:
+        namespace: the operator's own, where the claims are.
+        clock: the monotonic one.
+    """
+
+    def __init__(self, cache: Cache, options: Options, *, namespace: str, clock: Callable[[], float]) -> None:
+        self._cache = cache
+        self._options = options
+        self._namespace = namespace
+        self._clock = clock
+
+    def observe(self, key: Key, *, problems: tuple[Problem, ...] = (), fresh: bool = False) -> Observed | None:
+        """Everything about one session; None if there is no such session."""
+        view = self._cache.sessions.get(key)
+        if view is None:
+            return None
+        now = self._clock()
+        session, invalid = parse_session(view.body)
+        pod, uid = self._cache.pods.get(key), session.metadata.uid
+        own_pod = pod is not None and pod.session_uid == uid
+        phones = claims.phones_of(session, pod if own_pod else None)
+        running_seen = pod.running_seen if pod is not None else None
+        terminating = self._cache.namespaces_terminating
+        return Observed(
+            session=session,
+            invalid=invalid,
+            pod=pod,
+            pod_age=now - pod.first_seen if pod is not None else 0.0,
+            running_age=now - running_seen if running_seen is not None else 0.0,
+            volume=self._cache.volumes.get(key),
+            claims={phone: self._claim(session, phone) for phone in phones},
+            held=tuple(self._cache.claims_of(uid)),
+            namespace_ready=own_pod or key.namespace in self._cache.namespaces_ready,
+            secret_ready=self._cache.secrets.get(uid, own_pod),
+            secret_gone=self._cache.secrets.get(uid) is False,
+            namespace_terminating=terminating.get(uid),
+            deletion_age=now - view.deletion_seen if view.deletion_seen is not None else None,
+            fresh=fresh,
+            primary_uid=self._cache.primaries.get((key.namespace, session.spec.tenant)),
+            rivals=tuple(self._rivals(key, session)),
+            problems=problems,
+        )
+
+    def _claim(self, session: WhatsAppSession, phone: str) -> Claim:
+        name = claims.lease_name(session, phone, self._options)
+        lease = self._cache.claims.get(Key(self._namespace, name))
+        if lease is None:
+            return Claim(name)
+        if lease.session_uid == session.metadata.uid:
+            return Claim(name, Holder.OURS, lease)
+        near = lease.namespace == session.metadata.namespace
+        held_by = str(lease.holder) if near and lease.session else None
+        return Claim(name, self._other(lease, phone), lease, held_by)
+
+    def _other(self, lease: ClaimView, phone: str) -> Holder:
+        view = self._cache.sessions.get(lease.holder)
+        if view is not None and view.uid == lease.session_uid:
+            holder, _ = parse_session(view.body)
+            return Holder.OTHER if linked_phone(holder) == phone else Holder.PROVISIONAL
+        exists, looked_at = self._cache.holders.get((lease.uid, lease.version), (True, float("-inf")))
+        if not exists:
+            return Holder.GONE
+        return Holder.OTHER if self._clock() - looked_at < HOLDER_SECONDS else Holder.UNKNOWN
+
+    def _rivals(self, key: Key, session: WhatsAppSession) -> list[tuple[datetime, str]]:
+        found = []
+        for other, view in self._cache.tenant(key.namespace, session.spec.tenant):
+            since = connected_since(view) if other != key else None
+            if since is not None:
+                found.append((since, view.uid))
+        return found
+
+
+def connected_since(view: SessionView) -> datetime | None:
+    """Since when the session is written down as connected; None if it is not."""
+    for condition in view.status.get("conditions") or ():
+        if condition.get("type") == ConditionType.CONNECTED and condition.get("status") == "True":
+            return parse_time(condition.get("lastTransitionTime"))
+    return None

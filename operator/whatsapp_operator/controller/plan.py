@@ -1,0 +1,225 @@
+"""What to do for one session: a pure function of what was observed.
+
+A plan holds only the next step: actions that do not depend on each other. The reconciler carries them out, observes and
+plans again, until nothing is left to do now; the status of the last plan is what it writes.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from whatsapp_operator.api import names
+from whatsapp_operator.api.models import WhatsAppSessionStatus
+from whatsapp_operator.api.reasons import ConditionType, Reason
+from whatsapp_operator.controller import claims, conditions, deletion, quantity, recovery, relink, status
+from whatsapp_operator.controller.actions import (
+    AcquireClaim,
+    Action,
+    AddFinalizer,
+    CheckHolder,
+    CreatePod,
+    CreateSecret,
+    CreateVolume,
+    DeletePod,
+    EnsureNamespace,
+    GrowVolume,
+    PatchPod,
+    PatchVolume,
+    TakeOverClaim,
+)
+from whatsapp_operator.controller.claims import ClaimPlan
+from whatsapp_operator.controller.conditions import PATIENCE_SECONDS, Draft
+from whatsapp_operator.controller.desired import Wish, document
+from whatsapp_operator.controller.objects import pod as pod_object
+from whatsapp_operator.controller.objects import pvc as pvc_object
+from whatsapp_operator.controller.objects import secret as secret_object
+from whatsapp_operator.controller.observed import SETTLE_SECONDS, Observed, Problem
+from whatsapp_operator.controller.settings import Options
+from whatsapp_operator.controller.views import PodView
+from whatsapp_operator.kube.client import Object
+
+_FIRST_STEPS: Final = (AddFinalizer, AcquireClaim, CheckHolder, TakeOverClaim)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The next step.
+
+    Attributes:
+        status: as it should be written if nothing more is done; None leaves it alone.
+        requeue_after: seconds after which time alone may change the plan.
+        unlink_timed_out: a device may be left on the phone's list, which a person should know.
+    """
+
+    actions: tuple[Action, ...] = ()
+    status: WhatsAppSessionStatus | None = None
+    requeue_after: float | None = None
+    unlink_timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one concern asks for; problems are found without any request."""
+
+    actions: tuple[Action, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    after: float | None = None
+
+
+def plan(o: Observed, options: Options, now: datetime) -> Plan:
+    """The next step for a session, at `now` in UTC."""
+    if o.deleting:
+        return _deletion(o, options, now)
+    if o.paused:
+        return Plan()
+    requested = relink.advance(o.session, o.report, now.replace(microsecond=0))
+    if o.invalid is not None:
+        return Plan(status=status.compute(o, Draft("False", Reason.INVALID_SPEC), requested, now))
+    claimed = claims.decide(o)
+    steps = (
+        _finalizer(o),
+        _Step(claimed.actions),
+        _Step() if o.session.spec.suspend or not claimed.may_run else _surroundings(o, options),
+        _pod(o, options, claimed),
+    )
+    actions = tuple(action for step in steps for action in step.actions)
+    first = tuple(action for action in actions if isinstance(action, _FIRST_STEPS))
+    found = tuple(problem for step in steps for problem in step.problems)
+    seen = o if not found else _with_problems(o, found)
+    after = [step.after for step in steps if step.after is not None]
+    if not claimed.may_run:
+        after.append(claims.CLAIM_RETRY_SECONDS)
+    return Plan(
+        actions=first or actions,
+        status=status.compute(seen, claimed.condition, requested, now),
+        requeue_after=min(after + _patience(o), default=None),
+    )
+
+
+def _deletion(o: Observed, options: Options, now: datetime) -> Plan:
+    step = deletion.decide(o, options)
+    claimed = Draft("True", Reason.CLAIMED) if o.held else Draft("True", Reason.NOT_DECLARED)
+    return Plan(
+        actions=step.actions,
+        status=status.compute(o, claimed, o.session.status.relink, now),
+        requeue_after=step.requeue_after,
+        unlink_timed_out=step.timed_out,
+    )
+
+
+def _with_problems(o: Observed, found: tuple[Problem, ...]) -> Observed:
+    return replace(o, problems=(*o.problems, *found))
+
+
+def _patience(o: Observed) -> list[float]:
+    """When what is not told yet, because it may pass quickly, is to be told."""
+    pod = o.own_pod
+    waits = []
+    if pod is not None and not pod.running and o.pod_age <= PATIENCE_SECONDS:
+        waits.append(PATIENCE_SECONDS - o.pod_age + 0.1)
+    if o.settling:
+        waits.append(SETTLE_SECONDS - o.running_age + 0.1)
+    return waits
+
+
+def _finalizer(o: Observed) -> _Step:
+    return _Step() if names.FINALIZER in o.session.metadata.finalizers else _Step((AddFinalizer(),))
+
+
+def _surroundings(o: Observed, options: Options) -> _Step:
+    """What must be there before a pod: account, Secret, volume."""
+    actions: list[Action] = []
+    if not o.namespace_ready:
+        actions.append(EnsureNamespace())
+    if not o.secret_ready and o.own_pod is None:
+        actions.append(CreateSecret(secret_object.build(o.session, options.version), may_exist=_secret_may_exist(o)))
+    volume = _volume(o, options)
+    return _Step((*actions, *volume.actions), volume.problems)
+
+
+def _secret_may_exist(o: Observed) -> bool:
+    """Whether a Secret of that name can only be the session's own; nobody may read it to find out.
+
+    It was recorded in status; or an earlier pass, which the finalizer tells of, has ended without saying that the name
+    was taken.
+    """
+    recorded = o.session.status.pairing
+    if recorded is not None and recorded.secret_name is not None:
+        return True
+    conflict = any(
+        condition.type == ConditionType.POD_READY and condition.reason == Reason.NAME_CONFLICT
+        for condition in o.session.status.conditions
+    )
+    return names.FINALIZER in o.session.metadata.finalizers and not o.fresh and not conflict
+
+
+def _volume(o: Observed, options: Options) -> _Step:
+    volume, session = o.volume, o.session
+    name = names.owned_name(session.metadata.name)
+    if volume is None:
+        return _Step((CreateVolume(pvc_object.build(session, options.version)),))
+    if volume.session_uid != session.metadata.uid:
+        if volume.deleting:
+            return _Step(problems=(Problem(Reason.VOLUME_PENDING, "A former volume of that name is being deleted."),))
+        if volume.session_uid or not volume.ours:
+            taken = f"The PersistentVolumeClaim {name} is not this session's own."
+            return _Step(problems=(Problem(Reason.NAME_CONFLICT, conditions.told(Reason.NAME_CONFLICT, taken)),))
+        if volume.tenant != session.spec.tenant:
+            return _Step(problems=(Problem(Reason.VOLUME_FOREIGN, ""),))
+        adopted: Object = {"metadata": {"labels": {names.LABEL_SESSION_UID: session.metadata.uid}}}
+        return _Step((PatchVolume(name, volume.version, adopted),))
+    if volume.bound and quantity.parse(session.spec.storage.size) > quantity.parse(volume.requested):
+        return _Step((GrowVolume(name, volume.version, session.spec.storage.size),))
+    return _Step()
+
+
+def _pod(o: Observed, options: Options, claimed: ClaimPlan) -> _Step:
+    session, pod = o.session, o.own_pod
+    name = names.owned_name(session.metadata.name)
+    if o.pod is not None and pod is None:
+        return _Step() if o.pod.deleting else _Step(problems=(_name_taken(name),))
+    if session.spec.suspend or not claimed.may_run:
+        gone = pod is None or pod.deleting
+        return _Step() if gone or pod is None else _Step((DeletePod(name, pod.uid),))
+    request = session.status.relink
+    wish = Wish(
+        phone=claimed.phone,
+        rejected_phone=claimed.rejected_phone,
+        relink_request_id=request.request_id if request is not None else None,
+    )
+    wanted = document(session, wish)
+    try:
+        body = pod_object.build(session, options, wanted)
+    except pod_object.InvalidTemplateError as error:
+        return _Step(problems=(Problem(Reason.INVALID_SPEC, conditions.told(Reason.INVALID_SPEC, str(error))),))
+    if pod is None:
+        volume = o.volume
+        ready = o.namespace_ready and o.secret_ready and volume is not None
+        own = volume is not None and volume.session_uid == session.metadata.uid and not volume.deleting
+        return _Step((CreatePod(body),)) if ready and own else _Step()
+    replaced = recovery.replacement(pod, o.pod_age, body["metadata"]["annotations"][names.ANNOTATION_APPLIED_HASH])
+    if replaced.now:
+        return _Step((DeletePod(name, pod.uid),))
+    return _Step(_pod_patch(o, pod, name, wanted), after=replaced.after)
+
+
+def _name_taken(name: str) -> Problem:
+    return Problem(
+        Reason.NAME_CONFLICT, conditions.told(Reason.NAME_CONFLICT, f"The Pod {name} is not this session's own.")
+    )
+
+
+def _pod_patch(o: Observed, pod: PodView, name: str, wanted: str) -> tuple[Action, ...]:
+    """Annotation and label that differ. The label follows status.primary, which is written first."""
+    if pod.deleting:
+        return ()
+    labels: tuple[tuple[str, str | None], ...] = ()
+    annotations: tuple[tuple[str, str | None], ...] = ()
+    primary = o.session.status.primary is True
+    if pod.primary != primary:
+        labels = ((names.LABEL_PRIMARY, "true" if primary else None),)
+    if pod.desired_state != wanted:
+        annotations = ((names.ANNOTATION_DESIRED_STATE, wanted),)
+    if not labels and not annotations:
+        return ()
+    return (PatchPod(name, pod.uid, pod.version, labels, annotations),)

@@ -11,6 +11,7 @@ Cryptography, and why each part is where it is:
   `signal.ratchet`.
 * X3DH: four lines of Diffie-Hellman in `signal.x3dh`. The `X3DH` package refuses signatures whose sign bit is set, as
   every second client's is, and knows prekeys only by value where the protocol names them by number.
-* Noise XX: `noise`. Neither `noiseprotocol` (last release 2020) nor `dissononce` (2019) is maintained.
+* Noise XX: `noise`. WhatsApp leaves out the empty payload of the first message, which `noiseprotocol` (last release
+  2020) and `dissononce` (2019) always hash, and neither is maintained.
 * X25519, AES, HKDF, X.509: `cryptography`.
 """

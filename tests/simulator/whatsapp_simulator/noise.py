@@ -1,7 +1,8 @@
 """Noise_XX_25519_AESGCM_SHA256 (noiseprotocol.org, revision 34), both roles, and the transport ciphers after it.
 
 WhatsApp wraps the three messages in protobufs of its own, so the parts of each message are handled separately here:
-`write_*` and `read_*` take and return (ephemeral, encrypted static, encrypted payload).
+`write_*` and `read_*` take and return (ephemeral, encrypted static, encrypted payload). One deviation is WhatsApp's:
+message 1 has no payload at all, where Noise would hash an empty one.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def read_dictionary() -> Dictionary:
     Raises:
         DictionaryError: the child failed; its last line of output is in the message.
     """
-    result = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run([sys.executable, "-P", __file__], capture_output=True, text=True, timeout=60, check=False)
     if result.returncode != 0:
         cause = (result.stderr.strip().splitlines() or ["no output"])[-1]
         raise DictionaryError(f"the client library's dictionary could not be read: {cause}")

@@ -44,7 +44,11 @@ def main() -> None:
     log.setLevel(os.environ.get("NEONIZE_LOG_LEVEL", "WARNING"))
     trust_root(bytes.fromhex(root))
     client = NewClient(database, uuid="client")
-    client._NewClient__onLoginStatus = lambda _, status: emit("login-status", status=ctypes.string_at(status).decode())
+
+    def login_status(_: Any, status: int) -> None:
+        emit("login-status", status=ctypes.string_at(status).decode())
+
+    setattr(client, "_NewClient__onLoginStatus", login_status)  # noqa: B010 - private, and all that tells it
 
     def reports(name: str, details: Callable[[Any], dict[str, Any]] = lambda _: {}) -> None:
         client.event(getattr(events, f"{name}Ev"))(lambda _, event: emit(name, **details(event)))

@@ -98,7 +98,7 @@ class Executor:
             KubeError: what may succeed when tried again later; the other actions were carried out nonetheless.
         """
         if len(actions) == 1:
-            found: list[Problem | None | BaseException] = [await self._run_one(session, actions[0])]
+            found: list[Problem | BaseException | None] = [await self._run_one(session, actions[0])]
         else:
             work = (self._run_one(session, action) for action in actions)
             found = list(await asyncio.gather(*work, return_exceptions=True))

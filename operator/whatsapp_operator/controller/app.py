@@ -1,0 +1,262 @@
+"""The process: leader election, watches, cache, workers, endpoints, and an end that is quick."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import kopf
+
+from whatsapp_operator.controller import http, watch
+from whatsapp_operator.controller.cache import SELECTOR, Cache
+from whatsapp_operator.controller.events import EventWriter
+from whatsapp_operator.controller.execute import Executor
+from whatsapp_operator.controller.metrics import Metrics
+from whatsapp_operator.controller.observe import Observer, connected_since
+from whatsapp_operator.controller.queue import Dispatcher, WorkQueue
+from whatsapp_operator.controller.reconcile import Reconciler
+from whatsapp_operator.controller.settings import LEADER_LEASE, Settings
+from whatsapp_operator.controller.views import Key
+from whatsapp_operator.kube.client import (
+    LEASES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    SESSIONS,
+    Client,
+    Listing,
+    Resource,
+    keep_token_fresh,
+    load_configuration,
+)
+from whatsapp_operator.kube.lease import Election
+
+_log = logging.getLogger(__name__)
+
+SYNC_SECONDS: Final = 60.0
+
+
+class Operator:
+    """One replica, from its start to its end.
+
+    Args:
+        client: for everything but the lease; refuses writes while this replica does not lead.
+        on_started: called once kopf runs.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        client: Client,
+        election: Election,
+        metrics: Metrics,
+        cache: Cache,
+        on_started: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._election = election
+        self._metrics = metrics
+        self._cache = cache
+        self._on_started = on_started
+        self._synced = False
+        self._resync = asyncio.Event()
+        clock = time.monotonic
+        options = settings.options
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._dispatcher = Dispatcher(self._queue, self._work, clock=clock, on_wait=metrics.queue_seconds.observe)
+        metrics.queue_depth.set_function(lambda: len(self._queue))
+        self._events = EventWriter(client, namespace=settings.namespace, instance=settings.identity, clock=clock)
+        self._reconciler = Reconciler(
+            cache=cache,
+            observer=Observer(cache, options, namespace=settings.namespace, clock=clock),
+            executor=Executor(
+                client, cache, options, namespace=settings.namespace, clock=clock, wake=self._dispatcher.add
+            ),
+            event_writer=self._events,
+            metrics=metrics,
+            options=options,
+            clock=clock,
+        )
+
+    def why_not_ready(self) -> str | None:
+        """None if the leader has read everything, or the standby sees the lease."""
+        if self._election.leading:
+            return None if self._synced else "not synced yet"
+        return None if self._election.watching else "the API server does not answer about the lease"
+
+    async def run(self) -> None:
+        """Wait for the lease, then lead until it is lost."""
+        await self._election.acquire()
+        _log.info("leading")
+        self._metrics.leader.set(1)
+        holding = asyncio.create_task(self._election.hold(), name="lease")
+        leading = asyncio.create_task(self._lead(), name="lead")
+        try:
+            await asyncio.wait((holding, leading), return_when=asyncio.FIRST_COMPLETED)
+            if leading.done():
+                leading.result()
+            _log.error("the lease is lost")
+        finally:
+            for task in (leading, holding):
+                task.cancel()
+            await asyncio.gather(leading, holding, return_exceptions=True)
+            self._metrics.leader.set(0)
+
+    async def _lead(self) -> None:
+        trace = watch.WatchTrace(
+            self._settings.watch_namespaces,
+            on_relist=self._resync.set,
+            on_restart=lambda plural: self._metrics.watch_restarts.labels(plural).inc(),
+        )
+        registry = watch.make_registry(self._client, self._cache, trace, self._add)
+        namespaces = self._settings.watch_namespaces
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_endless(self._events.run()), name="events")
+            group.create_task(_endless(self._synced_work(trace)), name="work")
+            watching = kopf.operator(
+                registry=registry,
+                settings=watch.make_settings(),
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+            )
+            group.create_task(_endless(watching), name="watches")
+
+    async def _synced_work(self, trace: watch.WatchTrace) -> None:
+        """Nothing is decided before everything is known; afterwards the list is compared again from time to time."""
+        async with asyncio.timeout(SYNC_SECONDS):
+            await trace.complete.wait()
+            self._on_started()
+            await self._compare()
+        self._choose_primaries()
+        for key in self._cache.sessions:
+            self._dispatcher.add(key)
+        self._synced = True
+        _log.info("synced", extra={"sessions": len(self._cache.sessions), "pods": len(self._cache.pods)})
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_endless(self._dispatcher.run(self._settings.workers)), name="workers")
+            group.create_task(_endless(self._compare_regularly()), name="compare")
+
+    async def _compare_regularly(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.resync_seconds):
+                    await self._resync.wait()
+            self._resync.clear()
+            await self._compare()
+
+    async def _compare(self) -> None:
+        """Read everything, correct the cache by it, and queue what was missed."""
+        pods, volumes = await self._list(PODS), await self._list(PERSISTENT_VOLUME_CLAIMS)
+        sessions = await self._list(SESSIONS)
+        cache = self._cache
+        pod_views = [view for body in pods.items if (view := cache.pod_view(body)) is not None]
+        volume_views = [view for body in volumes.items if (view := cache.volume_view(body)) is not None]
+        changed = {
+            *cache.pods.prune(pod_views, pods.resource_version),
+            *cache.volumes.prune(volume_views, volumes.resource_version),
+            *cache.prune_sessions(sessions.items, sessions.resource_version),
+        }
+        claims = await self._client.list(LEASES, self._settings.namespace, label_selector=SELECTOR)
+        cache.prune_claims(claims.items, claims.resource_version)
+        for key in changed:
+            self._add(key)
+
+    async def _list(self, resource: Resource) -> Listing:
+        selector = "" if resource is SESSIONS else SELECTOR
+        namespaces = self._settings.watch_namespaces
+        if not namespaces:
+            return await self._client.list(resource, label_selector=selector)
+        pages = [await self._client.list(resource, namespace, label_selector=selector) for namespace in namespaces]
+        version = min((page.resource_version for page in pages), key=int)
+        return Listing([item for page in pages for item in page.items], version)
+
+    def _choose_primaries(self) -> None:
+        """Who was primary stays it; of two, which only a crash can leave, the older one."""
+        marked = [
+            (since, view.uid, (key.namespace, view.tenant))
+            for key, view in self._cache.sessions.items()
+            if view.status.get("primary") is True and (since := connected_since(view)) is not None
+        ]
+        for _, uid, tenant in sorted(marked):
+            self._cache.primaries.setdefault(tenant, uid)
+
+    def _add(self, key: Key) -> None:
+        if self._synced:
+            self._dispatcher.add(key)
+
+    async def _work(self, key: Key) -> None:
+        await self._reconciler.work(key, self._dispatcher)
+
+
+async def _endless(work: Awaitable[None]) -> None:
+    """Work that must not end while this replica leads."""
+    await work
+    raise RuntimeError("a part of the operator has ended")
+
+
+async def run(settings: Settings) -> int:
+    """Run until a signal (0) or the loss of the lease or of anything else that is needed (1)."""
+    configuration = await load_configuration(settings.kubeconfig, settings.context)
+    cache = Cache()
+    metrics = Metrics(cache, per_object=settings.object_metrics)
+    lease_client = Client(configuration, on_request=metrics.request)
+    election = Election(
+        lease_client,
+        namespace=settings.namespace,
+        name=LEADER_LEASE,
+        identity=f"{settings.identity}_{os.urandom(4).hex()}",
+        times=settings.lease,
+    )
+    client = Client(configuration, before_write=election.check, on_request=metrics.request)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def take_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+
+    # Once more after kopf has started, which takes them for itself.
+    take_signals()
+    operator = Operator(
+        settings, client=client, election=election, metrics=metrics, cache=cache, on_started=take_signals
+    )
+    async with http.serve(
+        settings.http_host, settings.http_port, ready=operator.why_not_ready, metrics=metrics
+    ) as port:
+        _log.info("started", extra={"identity": settings.identity, "port": port})
+        refreshing = asyncio.create_task(keep_token_fresh(configuration), name="token")
+        running = asyncio.create_task(operator.run(), name="operator")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        code = _result(running)
+        await election.release()
+        for task in (running, stopping, refreshing):
+            task.cancel()
+        await asyncio.wait((running, stopping, refreshing), timeout=1.0)
+    await client.close()
+    await lease_client.close()
+    _log.info("stopped", extra={"code": code})
+    return code
+
+
+def _result(running: "asyncio.Task[None]") -> int:
+    if not running.done():
+        return 0
+    error = running.exception()
+    if error is not None:
+        _log.error("the operator has failed", exc_info=error)
+    return 1
+
+
+def main(settings: Settings) -> int:
+    """Run the process; returns its exit code."""
+    code = asyncio.run(run(settings))
+    sys.stderr.flush()
+    return code

@@ -22,7 +22,9 @@ class Target:
     own: bool
 
     def environment(self, env: Mapping[str, str] = os.environ) -> dict[str, str]:
-        return {**env, "KUBECONFIG": self.kubeconfig}
+        # What kubectl caches about our own cluster goes when the cluster goes.
+        cache = {"KUBECACHEDIR": str(Path(self.kubeconfig).parent / "kubectl-cache")} if self.own else {}
+        return {**env, "KUBECONFIG": self.kubeconfig, **cache}
 
     @property
     def kubectl_arguments(self) -> list[str]:

@@ -218,8 +218,9 @@ def _buildah(scratch: Path) -> list[str]:
         )
     )
     return [
-        "buildah",
-        *("--root", str(storage / driver), "--runroot", str(storage / f"{driver}-run"), "--storage-driver", driver),
+        # Its mounts, which it would leave behind, end with this namespace; so does the state that describes them.
+        *("unshare", "--mount", "env", f"TMPDIR={scratch}", "buildah"),
+        *("--root", str(storage / driver), "--runroot", str(scratch / "run"), "--storage-driver", driver),
         *("--signature-policy", str(policy)),
     ]
 
@@ -261,5 +262,5 @@ def _run(command: list[str]) -> str:
         check=False,
     )
     if result.returncode != 0:
-        raise ClusterError(f"{command[0]} failed with {result.returncode}:\n{result.stdout[-6000:]}")
+        raise ClusterError(f"{' '.join(command)} failed with {result.returncode}:\n{result.stdout[-6000:]}")
     return result.stdout

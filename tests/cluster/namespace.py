@@ -23,7 +23,7 @@ LINK_POOL = ipaddress.IPv4Network("198.18.0.0/15")
 LINK_PREFIX = 30
 POD_SUBNET = "10.244.0.0/16"
 # The first process only reaps: the kernel does that by itself for who ignores SIGCHLD.
-_INIT = ["sh", "-c", "trap '' CHLD; exec sleep infinity"]
+_INIT = ["env", "--ignore-signal=CHLD", "sleep", "infinity"]
 # kubelet sets these for the whole machine unless it finds them set: it shall find them, and the machine keep its own.
 _KUBELET_SYSCTLS = {
     "vm/overcommit_memory": "1",

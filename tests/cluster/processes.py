@@ -3,6 +3,7 @@
 A mark outlives a crash of whoever started the process, and cannot name a stranger as a recycled pid would.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -53,15 +54,24 @@ def marked(mark: str) -> list[int]:
 def kill(mark: str, timeout: float = KILL_TIMEOUT) -> None:
     """Kills what carries the mark. Raises ClusterError if some of it is still there after `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    while pids := marked(mark):
+    dying: set[int] = set()
+    while pids := set(marked(mark)) | {pid for pid in dying if _is_running(pid)}:
         if time.monotonic() > deadline:
-            raise ClusterError(f"processes that do not die: {pids}")
-        for pid in pids:
-            try:
+            raise ClusterError(f"processes that do not die: {sorted(pids)}")
+        for pid in pids - dying:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        dying = pids
         time.sleep(0.02)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether it has not ended yet; a dying process has lost its environment, and so its mark, before it is gone."""
+    try:
+        # The state follows the name, which is in parentheses and may hold anything.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def tail(log: Path, lines: int = 15) -> str:

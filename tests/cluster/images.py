@@ -124,7 +124,7 @@ def build(
         buildah = _buildah(scratch)
         pip_conf = scratch / "pip.conf"
         pip_conf.write_text(pip_configuration(os.environ, _pip_files()))
-        command = [*buildah, "bud", "--isolation", "chroot", "--layers", "--format", "oci", "--tag", tag]
+        command = [*buildah, "bud", "--isolation", "chroot", "--layers", "--force-rm", "--format", "oci", "--tag", tag]
         # With the time in it, the same content would be another image every time.
         command += ["--file", str(dockerfile or context / "Dockerfile"), "--timestamp", "0"]
         command += ["--secret", f"id={PIP_CONF_SECRET},src={pip_conf}"]

@@ -157,7 +157,7 @@ class Operator:
         sessions = await self._list(SESSIONS)
         cache = self._cache
         pod_views = [view for body in pods.items if (view := cache.pod_view(body)) is not None]
-        volume_views = [view for body in volumes.items if (view := cache.volume_view(body)) is not None]
+        volume_views = [found for body in volumes.items if (found := cache.volume_view(body)) is not None]
         changed = {
             *cache.pods.prune(pod_views, pods.resource_version),
             *cache.volumes.prune(volume_views, volumes.resource_version),

@@ -171,7 +171,7 @@ def pod_ready(o: Observed) -> Draft:
         return waiting
     if not pod.running:
         return _pending(o, pod)
-    report = o.told
+    report = o.live
     if report is None or not pod.ready:
         return Draft("False", Reason.POD_PENDING)
     if report.reason in _VOLUME_REPORTS:
@@ -220,7 +220,7 @@ def _detail(reason: Reason, code: str, detail: str) -> str:
 
 def qr_ready(o: Observed) -> Draft:
     """Whether a QR or code waits for a person."""
-    report = o.told
+    report = o.live
     if report is not None and report.machine is MachineState.SHOWING_QR:
         return Draft("True", Reason.QR_AVAILABLE)
     if report is not None and report.machine is MachineState.SHOWING_CODE:
@@ -254,7 +254,7 @@ def auth_paired(o: Observed) -> Draft:
 
 def connected(o: Observed) -> Draft:
     """Whether the socket is open and paired, as told by the pod that runs now."""
-    pod, report = o.own_pod, o.told
+    pod, report = o.own_pod, o.live
     if pod is None and o.session.spec.suspend:
         return Draft("False", Reason.SUSPENDED)
     if pod is not None and pod.node_lost:
@@ -316,7 +316,7 @@ def stalled(o: Observed, drafts: Drafts) -> Draft | None:
         return Draft("True", Reason.INVALID_SPEC, told(Reason.INVALID_SPEC, o.invalid))
     if o.session.spec.suspend and not o.problems:
         return None
-    report = o.told
+    report = o.live
     held = report is not None and report.machine in (MachineState.HELD, MachineState.FAILED)
     waits = o.session.spec.recovery.on_logged_out is OnLoggedOut.HOLD
     for kind in _ORDER:

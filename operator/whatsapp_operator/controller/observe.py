@@ -70,14 +70,12 @@ class Observer:
         pod, uid = self._cache.pods.get(key), session.metadata.uid
         own_pod = pod is not None and pod.session_uid == uid
         phones = claims.phones_of(session, pod if own_pod else None)
-        running_seen = pod.running_seen if pod is not None else None
         terminating = self._cache.namespaces_terminating
         return Observed(
             session=session,
             invalid=invalid,
             pod=pod,
             pod_age=now - pod.first_seen if pod is not None else 0.0,
-            running_age=now - running_seen if running_seen is not None else 0.0,
             volume=self._cache.volumes.get(key),
             claims={phone: self._claim(session, phone) for phone in phones},
             held=tuple(self._cache.claims_of(uid)),

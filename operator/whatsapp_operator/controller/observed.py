@@ -9,14 +9,10 @@ from typing import Final
 
 from whatsapp_operator.api import names
 from whatsapp_operator.api.models import SessionReport, WhatsAppSession
-from whatsapp_operator.api.reasons import MachineState, Reason
+from whatsapp_operator.api.reasons import Reason
 from whatsapp_operator.controller.views import ClaimView, PodView, VolumeView
 
 _JID_USER: Final = re.compile(r"([1-9][0-9]{6,14})[.:@]")
-# A pod that has just begun is given this long to get past connecting before that is worth a status write, in seconds.
-SETTLE_SECONDS: Final = 5.0
-_SETTLING: Final = frozenset({MachineState.STARTING, MachineState.CONNECTING})
-_UNREMARKABLE: Final = frozenset({None, "", Reason.STARTING, Reason.CONNECTING, Reason.NOT_PAIRED})
 
 
 class Holder(StrEnum):
@@ -61,7 +57,7 @@ class Observed:
 
     Attributes:
         invalid: why the object cannot be used as it is, naming the field.
-        pod_age, running_age: seconds since this process first saw the pod, and its container running.
+        pod_age: seconds since this process first saw the pod.
         deletion_age: seconds since it first saw the deletion; None if there is none.
         claims: by phone, for each phone that plays a part (`phones_of`).
         held: all claims that this session holds.
@@ -79,7 +75,6 @@ class Observed:
     invalid: str | None = None
     pod: PodView | None = None
     pod_age: float = 0.0
-    running_age: float = 0.0
     volume: VolumeView | None = None
     claims: Mapping[str, Claim] = field(default_factory=dict)
     held: tuple[ClaimView, ...] = ()
@@ -114,22 +109,6 @@ class Observed:
         if pod.started_at is not None and report.reported_at is not None and report.reported_at < pod.started_at:
             return None
         return report
-
-    @property
-    def settling(self) -> bool:
-        """The pod has just begun and reports nothing but that."""
-        report = self.live
-        return (
-            report is not None
-            and report.machine in _SETTLING
-            and report.reason in _UNREMARKABLE
-            and self.running_age < SETTLE_SECONDS
-        )
-
-    @property
-    def told(self) -> SessionReport | None:
-        """The live report, once it says something that lasts."""
-        return None if self.settling else self.live
 
     @property
     def paired(self) -> bool:

@@ -33,7 +33,7 @@ from whatsapp_operator.controller.desired import Wish, document
 from whatsapp_operator.controller.objects import pod as pod_object
 from whatsapp_operator.controller.objects import pvc as pvc_object
 from whatsapp_operator.controller.objects import secret as secret_object
-from whatsapp_operator.controller.observed import SETTLE_SECONDS, Observed, Problem
+from whatsapp_operator.controller.observed import Observed, Problem
 from whatsapp_operator.controller.settings import Options
 from whatsapp_operator.controller.views import PodView
 from whatsapp_operator.kube.client import Object
@@ -114,12 +114,8 @@ def _with_problems(o: Observed, found: tuple[Problem, ...]) -> Observed:
 def _patience(o: Observed) -> list[float]:
     """When what is not told yet, because it may pass quickly, is to be told."""
     pod = o.own_pod
-    waits = []
-    if pod is not None and not pod.running and o.pod_age <= PATIENCE_SECONDS:
-        waits.append(PATIENCE_SECONDS - o.pod_age + 0.1)
-    if o.settling:
-        waits.append(SETTLE_SECONDS - o.running_age + 0.1)
-    return waits
+    young = pod is not None and not pod.running and o.pod_age <= PATIENCE_SECONDS
+    return [PATIENCE_SECONDS - o.pod_age + 0.1] if young else []
 
 
 def _finalizer(o: Observed) -> _Step:

@@ -89,7 +89,7 @@ def phase(o: Observed, drafts: Drafts) -> Phase:
         return Phase.CONNECTED
     if _is_true(drafts, ConditionType.QR_READY):
         return Phase.WAITING_FOR_SCAN
-    report = o.told
+    report = o.live
     if report is None:
         pod = o.own_pod
         return Phase.STARTING if pod is not None and pod.running else Phase.PENDING
@@ -102,7 +102,7 @@ def phase(o: Observed, drafts: Drafts) -> Phase:
 
 def session_state(o: Observed) -> SessionState:
     """The session in four words."""
-    report = o.told
+    report = o.live
     if report is None:
         return SessionState.NOT_STARTED
     if report.machine in (MachineState.SHOWING_QR, MachineState.SHOWING_CODE):
@@ -122,7 +122,7 @@ def pairing(o: Observed) -> PairingStatus:
     report = o.report.pairing if o.report is not None else None
     if report is None:
         return previous.model_copy(update={"secret_name": secret})
-    over = o.told is None and report.state in _UNFINISHED
+    over = o.live is None and report.state in _UNFINISHED
     return PairingStatus(
         method=report.method,
         state=PairingState.IDLE if over else report.state,

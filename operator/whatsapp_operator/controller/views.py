@@ -29,7 +29,6 @@ class PodView:
 
     Attributes:
         first_seen: when this process first saw this pod, by the monotonic clock.
-        running_seen: the same of its container running; None while it does not.
         started_at: start of the running container, to the second; None if it does not run.
         node_lost: the node controller has declared the pod unready, while its containers were not seen to fail.
     """
@@ -37,7 +36,6 @@ class PodView:
     uid: str
     version: str
     first_seen: float
-    running_seen: float | None = None
     session_uid: str = ""
     primary: bool = False
     desired_state: str | None = None
@@ -71,14 +69,12 @@ class PodView:
         is_running = status.get("phase") == "Running" and running is not None
         if known is not None and known.uid != metadata["uid"]:
             known = None
-        running_seen = known.running_seen if known is not None and known.running_seen is not None else now
         pod_ready = conditions.get("Ready", {}).get("status") == "True"
         containers_ready = conditions.get("ContainersReady", {}).get("status") == "True"
         return cls(
             uid=metadata["uid"],
             version=metadata["resourceVersion"],
             first_seen=known.first_seen if known is not None else now,
-            running_seen=running_seen if is_running else None,
             session_uid=labels.get(names.LABEL_SESSION_UID, ""),
             primary=labels.get(names.LABEL_PRIMARY) == "true",
             desired_state=annotations.get(names.ANNOTATION_DESIRED_STATE),

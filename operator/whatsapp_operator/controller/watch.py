@@ -108,7 +108,7 @@ def make_registry(client: Client, cache: Cache, trace: WatchTrace, add: Callable
 
 
 def make_settings() -> kopf.OperatorSettings:
-    """How kopf is used here, as a source of events: no writes of its own, selection on the server, dead watches ended."""
+    """How kopf is used here: as a source of events that writes nothing, with the selection left to the server."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True

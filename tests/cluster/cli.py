@@ -12,7 +12,9 @@ from tests.cluster.paths import cluster_paths
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(arguments)
+    # What follows is kubectl's to parse, options included.
+    own, passed_on = (arguments[:1], arguments[1:]) if arguments[:1] == ["kubectl"] else (arguments, [])
+    options = _parser().parse_args(own, argparse.Namespace(arguments=passed_on))
     try:
         return int(options.run(options) or 0)
     except ClusterError as error:
@@ -31,7 +33,6 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="say whether the cluster is up").set_defaults(run=_status)
     commands.add_parser("kubeconfig", help="print the path of the cluster's kubeconfig").set_defaults(run=_kubeconfig)
     kubectl = commands.add_parser("kubectl", help="run the pinned kubectl on the cluster, or on KUBECONFIG and CONTEXT")
-    kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
     kubectl.set_defaults(run=_kubectl)
     commands.add_parser("preflight", help="say what this machine lacks, and what to do").set_defaults(run=_preflight)
 

@@ -36,6 +36,7 @@ from tests.cluster.paths import ClusterPaths, cluster_paths
 from tests.cluster.pki import Authority, KeyPair, kubeconfig
 
 START_TIMEOUT = 90.0
+SETTLE_TIMEOUT = 30.0
 LOADED_IMAGES = ("busybox", "coredns", "local-path-provisioner")
 
 
@@ -59,8 +60,10 @@ def up(paths: ClusterPaths | None = None, apiserver_flags: Sequence[str] = ()) -
     packages.ensure(packages.NODE)
     tools = Tools(*(binaries.ensure(family) for family in ("kubernetes", "etcd", "containerd", "cni")))
     with _locked():
-        if is_up(paths):
+        if _settles(paths):
             return paths.kubeconfig
+        if paths.root.exists():
+            print("the cluster is incomplete: starting afresh", flush=True)
         _remove(paths)
         began = time.monotonic()
         try:
@@ -80,12 +83,26 @@ def down(paths: ClusterPaths | None = None) -> None:
 
 def is_up(paths: ClusterPaths) -> bool:
     """Whether its node is Ready and its add-ons are there."""
-    if not _ready_file(paths).exists() or namespace.Namespace(paths).init_pid() is None:
+    if not _is_complete(paths):
         return False
     server = json.loads(paths.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
     pki = paths.pki
     api = KubeApi(server, pki / "ca.crt", KeyPair(pki / "admin.crt", pki / "admin.key"))
     return _node_ready(api) and _addons_ready(api)
+
+
+def _is_complete(paths: ClusterPaths) -> bool:
+    """Whether an `up` came to its end, and no reboot or kill has taken its processes since."""
+    return _ready_file(paths).exists() and namespace.Namespace(paths).init_pid() is not None
+
+
+def _settles(paths: ClusterPaths) -> bool:
+    """Whether it is up, or will be soon: a busy node is not a reason to throw a cluster away."""
+    try:
+        wait_for("up", lambda: not _is_complete(paths) or is_up(paths), SETTLE_TIMEOUT)
+    except ClusterError:
+        return False
+    return _is_complete(paths)
 
 
 def _ready_file(paths: ClusterPaths) -> Path:

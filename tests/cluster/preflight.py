@@ -1,14 +1,12 @@
 """What this machine lacks to run the cluster, each with what to do about it."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 from tests.cluster import binaries, cgroups, packages
 from tests.cluster.errors import ClusterError
-
-# A cold build: the module cache, the build cache and the programs.
-BUILD_SPACE_GB = 14
 
 
 def problems() -> list[str]:
@@ -28,9 +26,20 @@ def problems() -> list[str]:
         found.append(f"no cgroup controllers {names}: run outside of this container, or {packages.REMEDY}")
     if not Path("/dev/kmsg").exists():
         found.append(f"no /dev/kmsg, which kubelet reads: run outside of this container, or {packages.REMEDY}")
-    if not Path("/proc/sys/net/bridge").exists() and os.system("modprobe -n -q br_netfilter") != 0:  # noqa: S605
+    if not _bridge_netfilter():
         found.append(f"no br_netfilter in this kernel, for services between pods: {packages.REMEDY}")
     return found
+
+
+def _bridge_netfilter() -> bool:
+    if Path("/proc/sys/net/bridge").exists():
+        return True
+    command = ["modprobe", "--dry-run", "--quiet", "br_netfilter"]
+    try:
+        return subprocess.run(command, env={"PATH": packages.SEARCH_PATH}, check=False).returncode == 0
+    except FileNotFoundError:
+        # The package kmod is missing, which is a problem of its own.
+        return True
 
 
 def go_problem() -> str | None:

@@ -21,9 +21,9 @@ def mark() -> Iterator[str]:
 def test_marked_processes_are_found_and_killed_with_their_children(mark: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     parent = processes.start(["sh", "-c", "sleep 300 & echo started; sleep 300"], mark=mark, log=log)
-    wait_for("both run", lambda: len(processes.marked(mark)) >= 2, 10)
+    wait_for("the child is started", lambda: processes.tail(log) == "started", 10)
     assert parent.pid in processes.marked(mark)
-    assert processes.tail(log) == "started"
+    wait_for("the child carries the mark", lambda: len(processes.marked(mark)) >= 2, 10)
     processes.kill(mark)
     assert processes.marked(mark) == []
     assert parent.wait(timeout=10) == -9

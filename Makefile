@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PYTEST := $(BIN)/pytest
+# Two packages of the checkout, run from where they are.
+export PYTHONPATH := operator:tests/simulator
 UV_VERSION := 0.13.8
 LOCK := $(BIN)/uv pip compile pyproject.toml -q --generate-hashes --no-emit-index-url --python-version 3.11 --python-platform linux --custom-compile-command "make lock"
 
@@ -33,12 +35,12 @@ lock: ## Lock the requirements again after a change of pyproject.toml.
 lint: venv ## Check format, lint, types and the direction of imports.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy operator tests
-	PYTHONPATH=operator:tests/simulator $(BIN)/lint-imports
+	$(BIN)/mypy operator images tests
+	$(BIN)/lint-imports
 
 .PHONY: crds
 crds: venv ## Generate crds/ from the models.
-	PYTHONPATH=operator $(PY) -m whatsapp_operator.api.crd > crds/whatsapp-operator.io_whatsappsessions.yaml
+	$(PY) -m whatsapp_operator.api.crd > crds/whatsapp-operator.io_whatsappsessions.yaml
 
 .PHONY: format
 format: venv ## Format the code and mend what the linter can.
@@ -106,7 +108,7 @@ demo: deploy ## Show the main job on a real cluster, as a timeline; leaves the c
 
 .PHONY: simulator
 simulator: venv ## Run the WhatsApp simulator in the foreground: ARGS="--state DIR --proxy-port P --control-port C".
-	PYTHONPATH=tests/simulator $(PY) -m whatsapp_simulator $(ARGS)
+	$(PY) -m whatsapp_simulator $(ARGS)
 
 .PHONY: run
 run: deploy ## Run the operator outside the cluster, in place of the one inside (or KUBECONFIG and CONTEXT).

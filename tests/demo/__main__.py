@@ -90,9 +90,9 @@ def inbound(scenario: Scenario, name: str) -> float:
         f"/api/v1/namespaces/{scenario.namespace}/pods/{names.owned_name(name)}:{names.SESSION_HTTP_PORT}/proxy/metrics"
     )
     text = str(scenario.api.get(pod))
-    line = next(
-        (line for line in text.splitlines() if line.startswith("whatsapp_session_messages_received_total")), "x 0"
-    )
+    counter = 'whatsapp_session_messages_total{direction="in"}'
+    # A counter is told from its first increment on.
+    line = next((line for line in text.splitlines() if line.startswith(counter)), "0")
     return float(line.split()[-1])
 
 

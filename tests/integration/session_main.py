@@ -5,12 +5,14 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from whatsapp_operator.session.__main__ import run
 from whatsapp_operator.session.settings import Settings
 
 if __name__ == "__main__":
     os.umask(0o077)
-    given = json.loads(sys.argv[1])
-    paths = ("data_dir", "desired_file", "ca_dir", "service_account_dir", "message_socket")
-    asyncio.run(run(Settings(**{name: Path(value) if name in paths else value for name, value in given.items()})))
+    given: dict[str, Any] = json.loads(sys.argv[1])
+    for name in ("data_dir", "desired_file", "ca_dir", "service_account_dir", "message_socket"):
+        given[name] = Path(given[name])
+    asyncio.run(run(Settings(**given)))

@@ -10,7 +10,7 @@ from whatsapp_operator.session.model import Desired, DocumentError, parse_desire
 
 logger = logging.getLogger(__name__)
 
-INTERVAL: Final = 0.2
+INTERVAL: Final = 0.4
 """Seconds between two looks. A stat costs some microseconds; inotify would cost ctypes its memory."""
 
 

@@ -312,13 +312,20 @@ def backoff(failures: int, jitter: float, *, first: float, cap: float) -> float:
     return min(first * 2.0 ** min(max(failures - 1, 0), 32), cap) * (1.0 - 0.2 * jitter)
 
 
-_LOGOUT_CAUSES: Final[Mapping[Cause, Reason]] = MappingProxyType(
+_REASONS: Final[Mapping[Cause, Reason]] = MappingProxyType(
     {
+        Cause.RELINK: Reason.CONNECTING,
+        Cause.UNLINK: Reason.CONNECTING,
+        Cause.PHONE_CHANGED: Reason.CONNECTING,
+        Cause.PHONE_MISMATCH: Reason.PHONE_MISMATCH,
+        Cause.PHONE_REJECTED: Reason.PHONE_CLAIM_CONFLICT,
         Cause.LOGGED_OUT: Reason.LOGGED_OUT,
         Cause.MAIN_DEVICE_GONE: Reason.MAIN_DEVICE_GONE,
+        Cause.NEVER_LOGGED_IN: Reason.NOT_PAIRED,
         Cause.EXPIRED: Reason.EXPIRED,
     }
 )
+"""What a removal is reported as."""
 
 
 class _Transition:
@@ -766,7 +773,7 @@ class _Transition:
             self._journal(removal=Removal(cause, now, logged_out=True))
         if self.state.connected_since is not None:
             self._note_disconnect(Reason.MAIN_DEVICE_GONE if main_device_gone else Reason.LOGGED_OUT)
-        self._set(phase=Phase.LOGGING_OUT, deadline=None)
+        self._set(phase=Phase.LOGGING_OUT, deadline=None, fault=None, detail="")
 
     def _stream_replaced(self) -> None:
         if self.state.phase not in WITH_LOGIN:
@@ -842,7 +849,7 @@ class _Transition:
                 self._finish_attempt(Reason.NOT_PAIRED, succeeded=False)
                 self._set(fault=Reason.NOT_PAIRED)
             case Cause.LOGGED_OUT | Cause.MAIN_DEVICE_GONE | Cause.EXPIRED as cause:
-                self._after_logout(_LOGOUT_CAUSES[cause])
+                self._after_logout(_REASONS[cause])
 
     def _drop_scanned_attempt(self) -> None:
         """A pairing that held is counted as such although what it made is removed now."""
@@ -979,10 +986,16 @@ class _Transition:
         if removal.logged_out or overdue or not state.credentials.present:
             self._conceal()
             self._kill_worker()
-            self._set(phase=Phase.WIPING, deadline=None)
+            self._set(phase=Phase.WIPING, deadline=None, fault=_REASONS[removal.cause])
             self.commands.append(Wipe())
         elif state.phase is Phase.CONNECTED:
-            self._set(phase=Phase.LOGGING_OUT, deadline=now + self._limits.logout, connected_since=None)
+            self._set(
+                phase=Phase.LOGGING_OUT,
+                deadline=now + self._limits.logout,
+                connected_since=None,
+                fault=_REASONS[removal.cause],
+                detail="The device is being logged out.",
+            )
             self.commands.append(LogOut())
         elif state.phase is Phase.INSPECTED:
             self._start_worker()
@@ -1029,10 +1042,8 @@ class _Transition:
         pairing: PairingSpec = desired.pairing
         if self.state.credentials.present:
             scanned = self.state.journal.attempt is not None and self.state.journal.attempt.connected_at is None
-            self._set(
-                phase=Phase.AUTHENTICATING if scanned else Phase.OPENING,
-                deadline=now + (self._limits.login if scanned else self._limits.connect),
-            )
+            # Longer than a dial into a black hole takes to fail: only a server that is there can miss a login.
+            self._set(phase=Phase.AUTHENTICATING if scanned else Phase.OPENING, deadline=now + self._limits.connect)
             self.commands.append(StartWorker(pairing.display_name))
         elif pairing.method is PairingMethod.PAIRING_CODE and desired.phone is None:
             self._hold(Reason.INVALID_SPEC, None)
@@ -1082,6 +1093,8 @@ def machine_state(state: State) -> MachineState:
             return MachineState.HELD
         case Phase.UNLINKED:
             return MachineState.UNLINKED
+        case Phase.LOGGING_OUT | Phase.WIPING:
+            return MachineState.CONNECTING
         case _:
             return MachineState.RECONNECTING if state.was_connected else MachineState.CONNECTING
 

@@ -26,7 +26,7 @@ _PATTERNS: Final = (
     re.compile(r"[A-Za-z0-9+/_-]{40,}={0,2}"),
     # phone numbers, as they are or grouped by spaces, dots or dashes
     re.compile(r"\+[1-9](?:[ .-]?\d){6,14}"),
-    re.compile(r"(?<![\w.:-])[1-9]\d{6,14}(?![\w:-]|\.\d)"),
+    re.compile(r"(?<![\w.-])[1-9]\d{6,14}(?![\w-]|\.\d)"),
 )
 
 

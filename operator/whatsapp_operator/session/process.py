@@ -22,7 +22,6 @@ PONG_TIMEOUT: Final = 10.0
 QUIT_TIMEOUT: Final = 1.0
 END_TIMEOUT: Final = 1.0
 
-SYSTEM_CA_DIR: Final = "/etc/ssl/certs"
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 _FATAL: Final = re.compile(r"panic:|fatal error:|SIG[A-Z]+:|Traceback|\w+Error\b")
 
@@ -30,12 +29,12 @@ _FATAL: Final = re.compile(r"panic:|fatal error:|SIG[A-Z]+:|Traceback|\w+Error\b
 def worker_environment(ca_dir: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What the worker is exec'ed with: Go reads its environment only once, and needs little of ours.
 
-    Go takes the system's bundle file and, besides it, every file in the directories of SSL_CERT_DIR.
+    Go takes every file in SSL_CERT_DIR besides the system's bundle, which is a file.
     """
     kept = {name: value for name, value in environment.items() if name in _INHERITED or name.startswith("PYTHON")}
     kept["NEONIZE_BOT_TAG"] = "off"
     if ca_dir.is_dir():
-        kept["SSL_CERT_DIR"] = f"{SYSTEM_CA_DIR}:{ca_dir}"
+        kept["SSL_CERT_DIR"] = str(ca_dir)
     return kept
 
 
@@ -126,7 +125,7 @@ class WorkerProcess:
         os.close(pidfd)
         if self._process is None:
             return
-        status = self._process.wait()
+        self._process.wait()
         self._exited.set()
 
     async def _read_events(self, reader: asyncio.StreamReader) -> None:
@@ -179,7 +178,7 @@ class WorkerProcess:
         self._on_exit()
 
     async def _read_output(self, output: asyncio.StreamReader) -> None:
-        """What the worker prints is its library's: stdout and stderr belong to the library; a panic of its Go part shows only there."""
+        """What the worker prints is its library's; a panic of the Go part shows only there."""
         while True:
             try:
                 line = await output.readline()

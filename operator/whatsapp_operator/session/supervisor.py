@@ -145,7 +145,7 @@ class Supervisor:
             self._state = state
             self._observe(before, event)
             pending.extend(self._execute(commands))
-        self._reporter.update(self._report())
+        self._reporter.update(self._report(self._state))
 
     def _execute(self, commands: tuple[machine.Command, ...]) -> list[machine.Event]:
         """Returns the events that answer the commands."""
@@ -218,8 +218,8 @@ class Supervisor:
             case _:
                 pass
 
-    def _report(self) -> dict[str, Any]:
-        return report.build(self._state, pod_uid=self._settings.pod_uid, boot_id=self._boot_id)
+    def _report(self, state: machine.State) -> dict[str, Any]:
+        return report.build(state, pod_uid=self._settings.pod_uid, boot_id=self._boot_id)
 
     # The worker.
 
@@ -331,12 +331,16 @@ class Supervisor:
         worker, self._worker = self._worker, None
         if self._state.shown is not None:
             self._publisher.show(None)
-        last = replace(self._state, phase=machine.Phase.BOOTING, shown=None, connected_since=None)
-        document = report.build(last, pod_uid=self._settings.pod_uid, boot_id=self._boot_id)
-        if self._state.phase is not machine.Phase.UNLINKED:
-            document["reason"] = Reason.POD_NOT_READY.value
-            document["message"] = "The session pod is stopping."
-            self._reporter.update(document)
+        if self._state.phase not in (machine.Phase.HELD, machine.Phase.FAULTY, machine.Phase.UNLINKED):
+            last = replace(
+                self._state,
+                phase=machine.Phase.BOOTING,
+                shown=None,
+                connected_since=None,
+                fault=Reason.POD_NOT_READY,
+                detail="The session pod is stopping.",
+            )
+            self._reporter.update(self._report(last))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_TIMEOUT):
                 await asyncio.gather(self._publisher.flush(), self._reporter.flush(), self._end_worker(worker))

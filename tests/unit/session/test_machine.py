@@ -1,0 +1,700 @@
+"""The machine as tables: what is done and told for each event in each situation."""
+
+from dataclasses import replace
+
+import pytest
+
+from whatsapp_operator.api.reasons import MachineState, PairingMethod, Reason, RelinkOutcome
+from whatsapp_operator.session import machine as m
+from whatsapp_operator.session import wire
+from whatsapp_operator.session.machine import LIMITS, Phase
+from whatsapp_operator.session.model import Cause, Credentials, Desired, Hold, Journal, PairingSpec, Removal
+
+PHONE = "+15551230001"
+JID = "15551230001:3@s.whatsapp.net"
+OTHER_JID = "15551230002:1@s.whatsapp.net"
+LINKED = Credentials(present=True, valid=True, jid=JID, lid="9:3@lid", platform="android")
+CONNECTED = wire.Connected(JID, "9:3@lid", "android", "", "")
+PAIRED = wire.Paired(JID, "", "android", "")
+START = 1_000_000.0
+
+
+class Session:
+    """A machine with its clock; answers the volume's commands as a healthy volume does."""
+
+    def __init__(
+        self, desired: Desired | None = None, credentials: Credentials | None = None, journal: Journal | None = None
+    ) -> None:
+        self.now = START
+        self.credentials = credentials or Credentials()
+        self.saved = journal or Journal()
+        self.commands: list[m.Command] = []
+        self.tokens = 0
+        self.state, commands = m.begin()
+        assert commands == (m.OpenVolume(),)
+        self.feed(m.DesiredChanged(desired or Desired()))
+        self.feed(m.Opened(self.saved, self.credentials))
+
+    def feed(self, *events: m.Event) -> list[m.Command]:
+        """The commands of the events, and of the answers that follow."""
+        self.commands = []
+        pending = list(events)
+        while pending:
+            self.tokens += 1
+            moment = m.Moment(self.now, 0.0, f"token{self.tokens}")
+            self.state, commands = m.step(self.state, pending.pop(0), moment)
+            for command in commands:
+                match command:
+                    case m.Save(journal):
+                        assert command is commands[0]
+                        self.saved = journal
+                    case m.Inspect():
+                        pending.insert(0, m.Inspected(self.credentials))
+                    case m.MoveAside():
+                        self.credentials = Credentials()
+                        pending.insert(0, m.Inspected(self.credentials))
+                    case m.Wipe():
+                        self.credentials = Credentials()
+                        pending.insert(0, m.Wiped())
+                    case _:
+                        pass
+                self.commands.append(command)
+            assert not self.state.opened or self.saved == self.state.journal
+        return self.commands
+
+    def after(self, seconds: float) -> list[m.Command]:
+        """Let time pass, with every deadline in it."""
+        end = self.now + seconds
+        commands: list[m.Command] = []
+        while (due := m.next_deadline(self.state)) is not None and due <= end:
+            self.now = max(due, self.now)
+            commands += self.feed(m.Tick())
+        self.now = end
+        return commands
+
+    def show(self) -> None:
+        self.feed(wire.WorkerStarted("0"), wire.QRCode("qr", "png"), m.Published())
+
+    def scan(self, jid: str = JID) -> None:
+        self.credentials = replace(LINKED, jid=jid)
+        self.feed(replace(PAIRED, jid=jid))
+
+    def pair(self) -> None:
+        self.show()
+        self.scan()
+        self.feed(CONNECTED)
+
+    def done(self, kind: type[m.Command]) -> list[m.Command]:
+        return [command for command in self.commands if isinstance(command, kind)]
+
+    def at(self, phase: Phase) -> bool:
+        return self.state.phase is phase
+
+    @property
+    def told(self) -> tuple[MachineState, Reason]:
+        return m.machine_state(self.state), m.machine_reason(self.state)
+
+
+def paired(desired: Desired | None = None, **journal: object) -> Session:
+    """A session that has logged in with credentials from before."""
+    known = Journal(registered_at=START - 9e5, last_used_at=START - 60)
+    session = Session(desired, LINKED, replace(known, **journal))  # type: ignore[arg-type]
+    session.feed(CONNECTED)
+    return session
+
+
+def showing(desired: Desired | None = None) -> Session:
+    session = Session(desired)
+    session.show()
+    return session
+
+
+def test_waits_for_volume_and_desired_state() -> None:
+    state, _ = m.begin()
+    moment = m.Moment(START, 0.0, "t")
+    one, commands = m.step(state, m.DesiredChanged(Desired()), moment)
+    assert (one.phase, commands) == (Phase.BOOTING, ())
+    other, commands = m.step(state, m.Opened(Journal(), Credentials()), moment)
+    assert (other.phase, commands) == (Phase.BOOTING, ())
+    assert m.step(one, m.Opened(Journal(), Credentials()), moment)[1] == (m.Inspect(),)
+    assert m.step(other, m.DesiredChanged(Desired()), moment)[1] == (m.Inspect(),)
+
+
+def test_happy_path_by_qr() -> None:
+    session = Session()
+    assert session.done(m.StartWorker) == [m.StartWorker("Chrome (Linux)", None)]
+    assert session.told == (MachineState.CONNECTING, Reason.STARTING)
+    session.now += 0.4
+    session.feed(wire.WorkerStarted("0"), wire.QRCode("qr1", "png1"))
+    assert session.done(m.Publish) == [m.Publish(session.now + 60.0, qr="qr1", png="png1")]
+    assert session.told == (MachineState.CONNECTING, Reason.STARTING), "not shown before the Secret has it"
+    session.feed(m.Published())
+    assert session.told == (MachineState.SHOWING_QR, Reason.QR_AVAILABLE)
+    session.now += 60
+    session.feed(wire.QRCode("qr2", "png2"))
+    assert session.done(m.Publish) == [m.Publish(session.now + 20.0, qr="qr2", png="png2")]
+    session.now += 8
+    session.scan()
+    assert session.done(m.Conceal) == [m.Conceal()]
+    assert session.told == (MachineState.AUTHENTICATING, Reason.CONNECTING)
+    session.feed(wire.PairingEnded("success"), wire.Disconnected())
+    session.now += 1.5
+    session.feed(CONNECTED)
+    assert session.told == (MachineState.CONNECTED, Reason.CONNECTED)
+    assert session.state.journal.seq == 0, "not before it has proven stable"
+    session.after(LIMITS.stable)
+    journal = session.state.journal
+    assert (journal.seq, journal.succeeded, journal.failed, journal.attempts_used) == (1, 1, 0, 0)
+    (entry,) = journal.history
+    assert entry.succeeded
+    assert entry.reason is Reason.PAIRED
+    assert (entry.seconds_to_qr, entry.seconds_to_scan, entry.seconds_to_connected) == pytest.approx((0.4, 68.0, 1.5))
+
+
+def test_happy_path_by_code() -> None:
+    desired = Desired(phone=PHONE, pairing=PairingSpec(PairingMethod.PAIRING_CODE))
+    session = Session(desired)
+    assert session.done(m.StartWorker) == [m.StartWorker("Chrome (Linux)", "15551230001")]
+    session.feed(wire.QRCode("", ""))
+    assert session.commands == []
+    session.feed(wire.PairingCode("ABCD-EFGH"))
+    assert session.done(m.Publish) == [m.Publish(session.now + 160.0, code="ABCD-EFGH")]
+    session.feed(m.Published())
+    assert session.told == (MachineState.SHOWING_CODE, Reason.CODE_AVAILABLE)
+    session.feed(wire.QRCode("", ""))
+    assert session.commands == []
+    session.scan()
+    session.feed(CONNECTED)
+    assert session.told == (MachineState.CONNECTED, Reason.CONNECTED)
+
+
+def test_logs_in_with_the_credentials_of_the_volume() -> None:
+    session = Session(None, LINKED)
+    assert session.done(m.StartWorker) == [m.StartWorker("Chrome (Linux)", None)]
+    assert session.told == (MachineState.CONNECTING, Reason.CONNECTING)
+    session.feed(CONNECTED)
+    assert session.told == (MachineState.CONNECTED, Reason.CONNECTED)
+    assert session.state.journal.history == ()
+
+
+def test_a_login_without_a_device_is_no_connection() -> None:
+    session = Session(None, LINKED)
+    session.state = replace(session.state, credentials=Credentials())
+    session.feed(wire.Connected("", "", "", "", ""))
+    assert session.state.phase is not Phase.CONNECTED
+
+
+def test_attempts_are_exhausted_and_a_relink_begins_anew() -> None:
+    session = Session(Desired(pairing=PairingSpec(attempts=2)))
+    for number in (1, 2):
+        session.show()
+        assert session.state.journal.attempt is not None
+        assert session.state.journal.attempt.number == number
+        for _ in range(5):
+            session.now += LIMITS.first_qr if number == 1 else LIMITS.next_qr
+            session.feed(wire.QRCode("qr", "png"))
+        session.now += LIMITS.next_qr
+        session.feed(wire.PairingEnded("timeout"))
+        session.after(0.0)
+    assert session.told == (MachineState.HELD, Reason.ATTEMPTS_EXHAUSTED)
+    assert [entry.reason for entry in session.state.journal.history] == [Reason.EXPIRED, Reason.EXPIRED]
+    assert session.after(100_000) == []
+    session.feed(m.DesiredChanged(Desired(pairing=PairingSpec(attempts=2), relink_request_id="r")))
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING)
+    assert session.state.journal.attempts_used == 0
+
+
+def test_more_attempts_end_the_exhaustion() -> None:
+    session = showing(Desired(pairing=PairingSpec(attempts=1)))
+    session.after(LIMITS.window + LIMITS.window_grace)
+    assert session.told == (MachineState.HELD, Reason.ATTEMPTS_EXHAUSTED)
+    session.feed(m.DesiredChanged(Desired(pairing=PairingSpec(attempts=2))))
+    assert session.at(Phase.REQUESTING)
+
+
+def test_exhaustion_survives_a_restart() -> None:
+    session = showing(Desired(pairing=PairingSpec(attempts=1)))
+    session.after(LIMITS.window + LIMITS.window_grace)
+    again = Session(Desired(pairing=PairingSpec(attempts=1)), journal=session.saved)
+    assert again.told == (MachineState.HELD, Reason.ATTEMPTS_EXHAUSTED)
+
+
+def test_a_window_cut_short_by_the_network_does_not_count() -> None:
+    session = showing()
+    session.now += 10
+    session.feed(wire.PairingEnded("timeout"))
+    assert session.state.journal.attempts_used == 0
+    assert session.done(m.Conceal) == [m.Conceal()]
+    assert session.told == (MachineState.CONNECTING, Reason.CONNECT_FAILURE)
+    session.after(1.0)
+    assert session.at(Phase.REQUESTING)
+
+
+@pytest.mark.parametrize("status", ["error", "err-scanned-without-multidevice", "err-unexpected-state"])
+def test_a_refused_scan_is_a_failed_attempt(status: str) -> None:
+    session = showing()
+    session.feed(wire.PairingEnded(status))
+    assert session.state.journal.history[0].reason is Reason.NOT_PAIRED
+    session.after(1.0)
+    assert session.at(Phase.REQUESTING)
+
+
+def test_a_passkey_ends_the_attempts() -> None:
+    session = showing()
+    session.feed(wire.PairingEnded("passkey-request"))
+    session.after(100_000)
+    assert session.told == (MachineState.HELD, Reason.PASSKEY_REQUIRED)
+
+
+def test_pairing_codes_are_limited() -> None:
+    desired = Desired(phone=PHONE, pairing=PairingSpec(PairingMethod.PAIRING_CODE))
+    session = Session(desired)
+    for seconds in (300.0, 600.0, 1200.0):
+        session.feed(wire.QRCode("", ""), wire.PairingCodeRefused("rate_limited", ""))
+        session.after(0.0)
+        assert session.told == (MachineState.HELD, Reason.RATE_LIMITED)
+        assert m.next_deadline(session.state) == session.now + seconds
+        session.after(seconds)
+        assert session.at(Phase.REQUESTING)
+
+
+def test_no_code_within_its_time_is_tried_again() -> None:
+    session = Session(Desired(phone=PHONE, pairing=PairingSpec(PairingMethod.PAIRING_CODE)))
+    session.feed(wire.QRCode("", ""))
+    for wait in (1.0, 2.0, 4.0):
+        assert m.KillWorker() in session.after(LIMITS.code)
+        assert session.at(Phase.IDLE)
+        session.after(wait)
+        assert session.at(Phase.REQUESTING)
+        session.feed(wire.QRCode("", ""))
+
+
+def test_a_code_without_a_phone_is_an_invalid_spec() -> None:
+    session = Session(Desired(pairing=PairingSpec(PairingMethod.PAIRING_CODE)))
+    session.after(0.0)
+    assert session.told == (MachineState.HELD, Reason.INVALID_SPEC)
+    session.feed(m.DesiredChanged(Desired(phone=PHONE, pairing=PairingSpec(PairingMethod.PAIRING_CODE))))
+    assert session.at(Phase.REQUESTING)
+
+
+def test_relink_of_a_connected_session_logs_out_wipes_and_pairs_anew() -> None:
+    session = paired()
+    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
+    assert session.commands == [m.Save(session.state.journal), m.LogOut()]
+    assert session.state.journal.removal == Removal(Cause.RELINK, session.now + LIMITS.removal, request_id="r1")
+    session.feed(wire.LogoutDone(""))
+    assert [type(command) for command in session.commands][:3] == [m.Save, m.KillWorker, m.Wipe]
+    assert session.state.journal.relink_request_id == "r1"
+    assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING)
+    assert session.feed(m.DesiredChanged(Desired(relink_request_id="r1"))) == []
+
+
+@pytest.mark.parametrize("seconds", [0.0, 59.9])
+def test_relink_is_absorbed_by_a_fresh_qr(seconds: float) -> None:
+    session = showing()
+    session.now += seconds
+    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
+    assert session.commands == [m.Save(session.state.journal)]
+    assert session.state.journal.relink_outcome is RelinkOutcome.ABSORBED
+    assert session.at(Phase.SHOWING)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "desired"),
+    [
+        (60.0, Desired(relink_request_id="r1")),
+        (1.0, Desired(relink_request_id="r1", pairing=PairingSpec(display_name="Edge (Windows)"))),
+    ],
+)
+def test_relink_is_not_absorbed_by_an_older_or_another_window(seconds: float, desired: Desired) -> None:
+    session = showing()
+    session.now += seconds
+    session.feed(m.DesiredChanged(desired))
+    session.after(0.0)
+    assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
+    assert session.at(Phase.REQUESTING)
+
+
+def test_relink_without_a_server_wipes_in_time() -> None:
+    session = Session(Desired(relink_request_id="r1"), LINKED)
+    assert session.done(m.StartWorker), "it connects to log out"
+    session.feed(wire.ConnectEnded("network", 0, ""))
+    session.after(LIMITS.removal)
+    assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
+    assert not session.state.credentials.present
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_relink_goes_on_after_a_crash(removed: bool) -> None:
+    session = paired()
+    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
+    again = Session(Desired(relink_request_id="r1"), Credentials() if removed else LINKED, session.saved)
+    if not removed:
+        assert again.state.phase is Phase.OPENING
+        again.feed(CONNECTED)
+        assert again.commands[-1] == m.LogOut()
+        again.feed(wire.LogoutDone(""))
+    again.after(0.0)
+    assert again.state.journal.relink_request_id == "r1"
+    assert again.state.phase is Phase.REQUESTING
+    once_more = Session(Desired(relink_request_id="r1"), Credentials(), again.saved)
+    assert once_more.done(m.Wipe) == []
+
+
+def test_unlink_logs_out_wipes_and_stays_idle() -> None:
+    session = paired()
+    session.feed(m.DesiredChanged(Desired(unlink=True)))
+    assert session.commands[-1] == m.LogOut()
+    session.feed(wire.LogoutDone(""))
+    assert session.told == (MachineState.UNLINKED, Reason.UNLINKED)
+    assert session.after(1e6) == []
+    assert session.feed(m.DesiredChanged(Desired(relink_request_id="x"))) == []
+
+
+def test_unlink_never_wipes_before_the_device_is_logged_out() -> None:
+    session = Session(Desired(unlink=True), LINKED)
+    for _ in range(20):
+        assert session.done(m.Wipe) == []
+        session.feed(wire.ConnectEnded("network", 0, ""))
+        session.after(60)
+    session.feed(CONNECTED, wire.LogoutDone("timeout"))
+    assert session.done(m.Wipe) == []
+    session.after(60)
+    session.feed(CONNECTED, wire.LogoutDone(""))
+    assert session.told == (MachineState.UNLINKED, Reason.UNLINKED)
+
+
+def test_unlink_in_the_middle_of_a_qr() -> None:
+    session = showing()
+    session.feed(m.DesiredChanged(Desired(unlink=True)))
+    assert m.Conceal() in session.commands
+    assert session.told == (MachineState.UNLINKED, Reason.UNLINKED)
+
+
+def test_unlink_takes_over_a_relink() -> None:
+    session = paired()
+    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
+    session.feed(m.DesiredChanged(Desired(relink_request_id="r1", unlink=True)))
+    session.feed(wire.LogoutDone(""))
+    assert session.told == (MachineState.UNLINKED, Reason.UNLINKED)
+
+
+def test_another_phone_is_logged_out_and_the_attempt_failed() -> None:
+    session = showing(Desired(phone=PHONE))
+    session.scan(OTHER_JID)
+    assert session.state.journal.removal is not None
+    session.feed(replace(CONNECTED, jid=OTHER_JID))
+    assert session.commands[-1] == m.LogOut()
+    assert session.told == (MachineState.CONNECTING, Reason.PHONE_MISMATCH)
+    session.feed(wire.LogoutDone(""))
+    session.after(0.0)
+    assert session.state.journal.history[0].reason is Reason.PHONE_MISMATCH
+    assert session.state.journal.attempts_used == 1
+    assert session.at(Phase.REQUESTING)
+
+
+def test_a_change_of_the_phone_pairs_anew_without_a_failed_attempt() -> None:
+    session = paired(Desired(phone=PHONE))
+    session.feed(m.DesiredChanged(Desired(phone="+15551230009")))
+    assert session.commands[-1] == m.LogOut()
+    session.feed(wire.LogoutDone(""))
+    session.after(0.0)
+    assert session.state.journal.failed == 0
+    assert session.at(Phase.REQUESTING)
+
+
+def test_removing_the_phone_wipes_nothing() -> None:
+    session = paired(Desired(phone=PHONE))
+    assert session.feed(m.DesiredChanged(Desired())) == []
+
+
+def test_a_rejected_phone_is_held_until_it_is_asked_anew() -> None:
+    session = paired()
+    session.feed(m.DesiredChanged(Desired(rejected_phone=PHONE)))
+    session.feed(wire.LogoutDone(""))
+    session.after(0.0)
+    assert session.told == (MachineState.HELD, Reason.PHONE_CLAIM_CONFLICT)
+    assert session.after(1e6) == []
+    session.feed(m.DesiredChanged(Desired(rejected_phone=PHONE, relink_request_id="r1")))
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING)
+
+
+def test_rejection_is_lifted_by_a_document_without_it() -> None:
+    session = paired(Desired(rejected_phone=PHONE))
+    session.feed(wire.LogoutDone(""))
+    session.feed(m.DesiredChanged(Desired()))
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING)
+
+
+def test_logged_out_offers_one_pairing_then_waits_longer_and_longer() -> None:
+    session = paired()
+    waits: list[float] = []
+    for _ in range(10):
+        session.feed(wire.LoggedOut(main_device_gone=False))
+        assert m.Wipe() in session.commands
+        before = session.now
+        session.after(0.0)
+        while session.state.phase is not Phase.REQUESTING:
+            assert session.told == (MachineState.HELD, Reason.LOGGED_OUT)
+            due = m.next_deadline(session.state)
+            assert due is not None
+            session.after(due - session.now)
+        waits.append(session.now - before)
+        session.pair()
+        session.after(120)
+    assert waits == [0.0, 300.0, 600.0, 1200.0, 2400.0, 4800.0, 9600.0, 19200.0, 21600.0, 21600.0]
+
+
+def test_logged_out_is_held_where_asked_for() -> None:
+    session = paired(Desired(relink_on_logout=False))
+    session.feed(wire.LoggedOut(main_device_gone=True))
+    session.after(1e6)
+    assert session.told == (MachineState.HELD, Reason.MAIN_DEVICE_GONE)
+    session.feed(m.DesiredChanged(Desired(relink_on_logout=False, relink_request_id="r")))
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING)
+
+
+def test_a_device_removed_right_after_pairing_is_a_failed_attempt() -> None:
+    session = showing()
+    session.scan()
+    session.feed(CONNECTED)
+    session.now += 12
+    session.feed(wire.LoggedOut(main_device_gone=False))
+    (entry,) = session.state.journal.history
+    assert (entry.succeeded, entry.reason) == (False, Reason.LOGGED_OUT)
+
+
+def test_unused_credentials_that_are_refused_have_expired() -> None:
+    session = Session(Desired(inactive_expiry=3600.0), LINKED, Journal(last_used_at=START - 4000))
+    session.feed(wire.LoggedOut(main_device_gone=False))
+    assert session.state.journal.last_reason is Reason.EXPIRED
+
+
+def test_no_login_after_the_scan_restarts_and_at_last_pairs_anew() -> None:
+    session = showing()
+    session.scan()
+    assert m.KillWorker() in session.after(LIMITS.login)
+    for _ in range(LIMITS.logins - 1):
+        session.after(2.0)
+        assert session.at(Phase.AUTHENTICATING)
+        assert session.credentials.present
+        session.after(LIMITS.connect)
+    assert session.state.journal.history[0].reason is Reason.NOT_PAIRED
+    assert not session.credentials.present
+    session.after(10.0)
+    assert session.at(Phase.REQUESTING)
+
+
+def test_an_unreachable_server_after_the_scan_never_wipes() -> None:
+    session = showing()
+    session.scan()
+    session.after(LIMITS.login)
+    for _ in range(20):
+        assert session.at(Phase.AUTHENTICATING)
+        session.now += 30.0
+        session.feed(wire.ConnectEnded("network", 0, ""))
+        assert session.at(Phase.IDLE)
+        session.after((session.state.deadline or 0.0) - session.now)
+        assert session.state.journal.attempt is not None
+        assert session.state.journal.attempt.logins == 1
+    assert session.credentials.present
+
+
+def test_a_crash_between_scan_and_commit_is_a_failed_attempt() -> None:
+    session = showing()
+    session.scan()
+    again = Session(None, Credentials(), session.saved)
+    assert again.state.journal.history[0].reason is Reason.NOT_PAIRED
+    assert again.state.phase is Phase.REQUESTING
+
+
+def test_a_crash_while_a_qr_shows_clears_it_and_counts_nothing() -> None:
+    session = showing()
+    again = Session(None, Credentials(), session.saved)
+    assert again.state.journal.attempt is None
+    assert again.state.journal.attempts_used == 0
+    assert m.Conceal() in again.commands
+
+
+def test_disconnect_is_mended_by_the_library_or_by_a_new_worker() -> None:
+    session = paired()
+    session.feed(wire.Disconnected())
+    assert session.told == (MachineState.RECONNECTING, Reason.RECONNECTING)
+    session.feed(CONNECTED)
+    assert session.told == (MachineState.CONNECTED, Reason.CONNECTED)
+    session.feed(wire.Disconnected())
+    commands = session.after(LIMITS.reconnect)
+    assert m.KillWorker() in commands
+    assert session.at(Phase.OPENING)
+    assert session.state.journal.disconnects == 2
+
+
+def test_unanswered_keepalives_are_no_connection() -> None:
+    session = paired()
+    session.feed(wire.KeepAliveTimeout(1))
+    assert session.told == (MachineState.RECONNECTING, Reason.KEEP_ALIVE_TIMEOUT)
+    session.feed(wire.KeepAliveRestored())
+    assert session.told == (MachineState.CONNECTED, Reason.CONNECTED)
+    session.feed(wire.KeepAliveTimeout(1))
+    session.after(LIMITS.keepalive)
+    assert session.at(Phase.OPENING)
+
+
+def test_a_pong_without_a_socket_is_no_connection() -> None:
+    session = paired()
+    session.feed(wire.Pong(1, connected=True, logged_in=True))
+    assert session.at(Phase.CONNECTED)
+    session.feed(wire.Pong(2, connected=False, logged_in=True))
+    assert session.at(Phase.RECONNECTING)
+
+
+def test_a_worker_that_dies_is_restarted_at_once_then_with_backoff() -> None:
+    session = paired()
+    waits = []
+    for _ in range(9):
+        session.feed(m.WorkerExited())
+        waits.append((session.state.deadline or 0.0) - session.now if session.state.phase is Phase.IDLE else 0.0)
+        session.after(waits[-1])
+        assert session.at(Phase.OPENING)
+    assert waits == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    session.feed(CONNECTED)
+    session.now += LIMITS.calm
+    session.feed(m.WorkerExited())
+    assert session.at(Phase.OPENING)
+
+
+def test_failed_dials_are_retried_for_ever() -> None:
+    session = Session(None, LINKED)
+    waits = []
+    for _ in range(9):
+        session.feed(wire.ConnectEnded("proxy", 403, "Forbidden"))
+        assert session.told == (MachineState.CONNECTING, Reason.PROXY_FAILED)
+        assert "403" in session.state.detail
+        due = m.next_deadline(session.state)
+        assert due is not None
+        waits.append(due - session.now)
+        session.after(waits[-1])
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+
+
+def test_a_silent_connect_is_ended() -> None:
+    for session in (Session(), Session(None, LINKED)):
+        assert m.KillWorker() in session.after(LIMITS.connect)
+        assert session.at(Phase.IDLE)
+
+
+@pytest.mark.parametrize(
+    ("event", "reason", "seconds"),
+    [
+        (wire.TemporaryBan(101, 3600), Reason.TEMPORARY_BAN, 3600.0),
+        (wire.ClientOutdated(), Reason.CLIENT_OUTDATED, 3600.0),
+        (wire.StreamReplaced(), Reason.STREAM_REPLACED, 300.0),
+    ],
+)
+def test_holds_keep_the_credentials_and_end_by_themselves(
+    event: wire.WorkerEvent, reason: Reason, seconds: float
+) -> None:
+    for session in (paired(), Session(None, LINKED)):
+        session.feed(event)
+        session.after(0.0)
+        assert session.told == (MachineState.HELD, reason)
+        assert m.next_deadline(session.state) == session.now + seconds
+        assert session.after(seconds - 1) == []
+        session.after(1)
+        assert session.at(Phase.OPENING)
+        assert session.credentials.present
+
+
+def test_a_ban_outlives_a_restart_and_an_outdated_client_does_not() -> None:
+    session = paired()
+    session.feed(wire.TemporaryBan(101, 3600))
+    assert Session(None, LINKED, session.saved).told == (MachineState.HELD, Reason.TEMPORARY_BAN)
+    session = paired()
+    session.feed(wire.ClientOutdated())
+    assert Session(None, LINKED, session.saved).state.phase is Phase.OPENING
+
+
+def test_a_replaced_stream_is_not_fought_over() -> None:
+    session = paired()
+    waits = []
+    for _ in range(3):
+        session.feed(wire.StreamReplaced())
+        session.after(0.0)
+        due = m.next_deadline(session.state)
+        assert due is not None
+        waits.append(due - session.now)
+        session.after(waits[-1])
+        session.feed(CONNECTED)
+    assert waits == [300.0, 600.0, 1200.0]
+    session.now += LIMITS.replaced
+    session.feed(wire.StreamReplaced())
+    assert session.state.journal.replaced == 1
+
+
+@pytest.mark.parametrize("reason", [Reason.VOLUME_FULL, Reason.VOLUME_READ_ONLY, Reason.VOLUME_FOREIGN])
+def test_a_bad_volume_ends_the_worker_and_is_tried_again(reason: Reason) -> None:
+    session = paired()
+    session.feed(m.VolumeFailed(reason))
+    assert session.commands == [m.KillWorker()]
+    assert session.told == (MachineState.FAILED, reason)
+    assert session.after(LIMITS.volume_retry) == [m.OpenVolume()]
+    session.feed(m.Opened(session.saved, LINKED))
+    assert session.at(Phase.OPENING)
+
+
+def test_corrupt_credentials_are_moved_aside_and_paired_anew() -> None:
+    session = Session(None, Credentials(present=True, valid=False))
+    assert m.MoveAside() in session.commands
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING)
+    assert session.state.corrupt
+    session.pair()
+    assert not session.state.corrupt
+
+
+def test_a_missing_secret_is_told_and_mended() -> None:
+    session = Session()
+    session.feed(wire.QRCode("qr", "png"), m.PublishFailed(404))
+    assert session.told == (MachineState.CONNECTING, Reason.CONFIG_MISSING)
+    session.feed(m.Published())
+    assert session.told == (MachineState.SHOWING_QR, Reason.QR_AVAILABLE)
+    session.feed(m.PublishFailed(500))
+    assert session.told == (MachineState.SHOWING_QR, Reason.QR_AVAILABLE)
+
+
+def test_a_worker_death_in_a_window_does_not_count() -> None:
+    session = showing()
+    session.feed(m.WorkerExited())
+    assert session.state.journal.attempts_used == 0
+    assert m.Conceal() in session.commands
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING)
+
+
+def test_history_keeps_the_last_ten() -> None:
+    session = Session(Desired(pairing=PairingSpec(attempts=20)))
+    for _ in range(12):
+        session.show()
+        session.after(LIMITS.window + LIMITS.window_grace)
+    assert [entry.seq for entry in session.state.journal.history] == list(range(3, 13))
+    assert session.state.journal.failed == 12
+
+
+def test_backoff_is_bounded_and_jittered() -> None:
+    for failures in range(2000):
+        for jitter in (0.0, 0.5, 0.999):
+            wait = m.backoff(failures, jitter, first=1.0, cap=60.0)
+            assert 0.8 <= wait <= 60.0
+    assert m.backoff(10, 0.999, first=1.0, cap=60.0) < m.backoff(10, 0.0, first=1.0, cap=60.0)
+
+
+def test_a_hold_for_a_spec_ends_with_another_image_or_spec() -> None:
+    for reason in (Reason.CLIENT_OUTDATED, Reason.INVALID_SPEC):
+        session = Session(None, LINKED, Journal(hold=Hold(reason, START, None)))
+        assert session.at(Phase.OPENING)

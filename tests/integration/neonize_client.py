@@ -36,6 +36,7 @@ def main() -> None:
     database, root = sys.argv[1:3]
     import neonize.events as events
     from neonize.client import NewClient
+    from neonize.proto.Neonize_pb2 import ConnectFailureReason
     from neonize.utils.jid import Jid2String
     from neonize.utils.log import log
 
@@ -54,12 +55,22 @@ def main() -> None:
         client.event(getattr(events, f"{name}Ev"))(lambda _, event: emit(name, **details(event)))
 
     client.event.qr(lambda _, text: emit("qr", text=text.decode()))
-    for name in ("Connected", "Disconnected", "StreamReplaced", "ClientOutdated", "KeepAliveTimeout"):
+    for name in (
+        "Connected",
+        "Disconnected",
+        "StreamReplaced",
+        "ClientOutdated",
+        "KeepAliveTimeout",
+        "KeepAliveRestored",
+    ):
         reports(name)
     reports("PairStatus", lambda event: {"jid": Jid2String(event.ID)})
-    reports("LoggedOut", lambda event: {"onConnect": event.OnConnect, "reason": int(event.Reason)})
-    reports("TemporaryBan", lambda event: {"code": int(event.Code), "expire": event.Expire})
-    reports("ConnectFailure", lambda event: {"reason": int(event.Reason)})
+    reports(
+        "LoggedOut",
+        lambda event: {"onConnect": event.OnConnect, "reason": ConnectFailureReason.Name(event.Reason)},
+    )
+    reports("TemporaryBan", lambda event: {"expire": event.Expire})
+    reports("ConnectFailure", lambda event: {"reason": ConnectFailureReason.Name(event.Reason)})
     reports("StreamError", lambda event: {"code": event.Code})
     reports("Receipt", lambda event: {"ids": list(event.MessageIDs), "type": int(event.Type)})
     reports(

@@ -1,0 +1,173 @@
+"""Each fault of the simulator, and what an unmodified neonize makes of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.simulator_process import NeonizeClient, SimulatorProcess
+from tests.waiting import eventually
+
+PHONE = "15551230001"
+FRIEND = "15551230002"
+
+
+@pytest.fixture
+def simulator(tmp_path: Path) -> Iterator[SimulatorProcess]:
+    with SimulatorProcess(tmp_path / "state") as running:
+        running.add_phone(PHONE)
+        running.add_phone(FRIEND)
+        yield running
+
+
+@pytest.fixture
+def client(simulator: SimulatorProcess, tmp_path: Path) -> Iterator[NeonizeClient]:
+    with NeonizeClient(simulator, tmp_path / "client.db") as started:
+        yield started
+
+
+@pytest.fixture
+def linked(client: NeonizeClient) -> NeonizeClient:
+    client.pair(PHONE)
+    return client
+
+
+def comes_back(simulator: SimulatorProcess, client: NeonizeClient) -> None:
+    """The client is connected for a second time, and messages reach it."""
+    client.wait_for("Connected", count=2)
+    simulator.send(FRIEND, PHONE, "back again")
+    client.wait_for("Message", text="back again")
+
+
+@pytest.mark.parametrize("status", [403, 407, 502])
+def test_refuse_dial(simulator: SimulatorProcess, tmp_path: Path, status: int) -> None:
+    simulator.fault(kind="refuse-dial", status=status)
+    with NeonizeClient(simulator, tmp_path / "client.db") as client:
+        client.wait_for("connect-raised")
+        client.kill()
+        client.start()
+        client.qr()
+
+
+@pytest.mark.parametrize(
+    ("fault", "event", "fields"),
+    [
+        ({"reason": "400"}, "ConnectFailure", {"reason": "GENERIC"}),
+        ({"reason": "401"}, "LoggedOut", {"onConnect": True, "reason": "LOGGED_OUT"}),
+        ({"reason": "402", "code": "101", "expire": 3600}, "TemporaryBan", {"expire": 3600}),
+        ({"reason": "403"}, "LoggedOut", {"onConnect": True, "reason": "MAIN_DEVICE_GONE"}),
+        ({"reason": "405"}, "ClientOutdated", {}),
+        ({"reason": "406"}, "LoggedOut", {"onConnect": True, "reason": "UNKNOWN_LOGOUT"}),
+        ({"reason": "409"}, "ConnectFailure", {"reason": "BAD_USER_AGENT"}),
+        ({"reason": "418"}, "connect-raised", {}),
+    ],
+)
+def test_failure_at_login(
+    simulator: SimulatorProcess, linked: NeonizeClient, fault: dict[str, Any], event: str, fields: dict[str, Any]
+) -> None:
+    linked.kill()
+    answer = simulator.fault(kind="failure", phone=PHONE, **fault)
+    assert answer.status == 201
+    linked.start()
+    linked.wait_for(event, **fields)
+    assert simulator.call("GET", "/faults").body == {"faults": []}
+
+
+@pytest.mark.parametrize("reason", ["500", "503"])
+def test_failure_that_passes(simulator: SimulatorProcess, linked: NeonizeClient, reason: str) -> None:
+    simulator.fault(kind="failure", phone=PHONE, reason=reason)
+    simulator.fault(kind="drop", phone=PHONE)
+    comes_back(simulator, linked)
+
+
+@pytest.mark.parametrize(
+    ("fault", "event", "fields"),
+    [
+        ({"code": "401", "conflict": "device_removed"}, "LoggedOut", {"onConnect": False}),
+        ({"conflict": "replaced"}, "StreamReplaced", {}),
+        ({"code": "516"}, "StreamError", {"code": "516"}),
+        ({"code": "500"}, "StreamError", {"code": "500"}),
+        ({"code": "999"}, "StreamError", {"code": "999"}),
+    ],
+)
+def test_stream_error(
+    simulator: SimulatorProcess, linked: NeonizeClient, fault: dict[str, Any], event: str, fields: dict[str, Any]
+) -> None:
+    simulator.fault(kind="stream-error", phone=PHONE, device=1, **fault)
+    linked.wait_for(event, **fields)
+
+
+@pytest.mark.parametrize("code", ["503", "515"])
+def test_stream_error_that_passes(simulator: SimulatorProcess, linked: NeonizeClient, code: str) -> None:
+    simulator.fault(kind="stream-error", phone=PHONE, code=code)
+    comes_back(simulator, linked)
+
+
+def test_drop(simulator: SimulatorProcess, linked: NeonizeClient) -> None:
+    simulator.fault(kind="drop")
+    linked.wait_for("Disconnected")
+    comes_back(simulator, linked)
+
+
+def test_close_after_frames(simulator: SimulatorProcess, linked: NeonizeClient) -> None:
+    simulator.fault(kind="close-after-frames", phone=PHONE, frames=2)
+    simulator.fault(kind="drop", phone=PHONE)
+    comes_back(simulator, linked)
+    assert simulator.call("GET", "/faults").body == {"faults": []}
+
+
+def test_hang_from_login(simulator: SimulatorProcess, linked: NeonizeClient) -> None:
+    linked.kill()
+    simulator.fault(kind="hang", phone=PHONE, times=None)
+    linked.start()
+    eventually(lambda: simulator.call("GET", "/faults").body["faults"][0]["fired"] > 0, "the login was left unanswered")
+    assert simulator.call("GET", "/healthz").body["connections"] == 1
+    assert linked.named("Connected") == []
+
+
+def test_hang_from_the_start(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    simulator.fault(kind="hang", times=None)
+    with NeonizeClient(simulator, tmp_path / "client.db") as client:
+        # The client gives up its handshake after 20 s.
+        client.wait_for("connect-raised", seconds=40)
+        assert client.named("qr") == []
+
+
+def test_ignored_keepalives(simulator: SimulatorProcess, linked: NeonizeClient) -> None:
+    simulator.fault(kind="ignore-keepalives", phone=PHONE)
+    # A keepalive comes within 30 s, and waits 10 s for its answer.
+    linked.wait_for("KeepAliveTimeout", seconds=60)
+    linked.wait_for("KeepAliveRestored", seconds=60)
+
+
+def test_bad_hmac(simulator: SimulatorProcess, client: NeonizeClient) -> None:
+    simulator.fault(kind="bad-hmac", phone=PHONE)
+    answer = simulator.scan(PHONE, client.qr())
+    assert (answer.status, answer.body["title"]) == (409, "refused-by-client")
+    client.wait_for("login-status", status="error")
+    assert simulator.devices(PHONE) == []
+
+
+def test_a_phone_that_never_finishes(simulator: SimulatorProcess, client: NeonizeClient) -> None:
+    simulator.fault(kind="phone-never-finishes", phone=PHONE)
+    answer = simulator.scan(PHONE, client.qr())
+    assert (answer.status, answer.body["title"]) == (504, "never-finished")
+    assert simulator.devices(PHONE) == []
+    assert client.named("Connected") == []
+
+
+def test_a_fault_for_one_phone_leaves_others_alone(simulator: SimulatorProcess, linked: NeonizeClient) -> None:
+    simulator.fault(kind="drop", phone=FRIEND)
+    simulator.fault(kind="failure", phone=PHONE, device=2, times=None)
+    simulator.send(FRIEND, PHONE, "undisturbed")
+    linked.wait_for("Message", text="undisturbed")
+    faults = simulator.call("GET", "/faults").body["faults"]
+    assert [(fault["kind"], fault["remaining"], fault["fired"]) for fault in faults] == [
+        ("drop", 1, 0),
+        ("failure", None, 0),
+    ]
+    assert simulator.call("DELETE", f"/faults/{faults[0]['id']}").status == 204
+    assert simulator.call("DELETE", f"/faults/{faults[0]['id']}").status == 404
+    assert simulator.call("DELETE", "/faults").status == 204
+    assert simulator.call("GET", "/faults").body == {"faults": []}

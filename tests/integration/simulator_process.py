@@ -71,6 +71,10 @@ class SimulatorProcess:
         self.start("--proxy-port", str(self.ports["proxy"]), "--control-port", str(self.ports["control"]))
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def proxy_url(self) -> str:
         return f"http://127.0.0.1:{self.ports['proxy']}"
 

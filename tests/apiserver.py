@@ -166,6 +166,11 @@ class Seen:
     type: str
     object: dict[str, Any]
 
+    @property
+    def status(self) -> dict[str, Any]:
+        """Empty before the first write of it."""
+        return self.object.get("status") or {}
+
 
 class Watch:
     """Records every event of a watch, so that nothing that lasts but a moment is missed; a context manager."""

@@ -85,11 +85,7 @@ def writes_by_operator(target: Target) -> float:
 
 
 def pod_status_writes(watch: Watch) -> int:
-    reports = {
-        (seen.object["status"]["session"] or {}).get("reportedAt")
-        for seen in watch.events
-        if seen.object.get("status", {}).get("session")
-    }
+    reports = {(seen.status.get("session") or {}).get("reportedAt") for seen in watch.events}
     return len(reports - {None})
 
 
@@ -132,11 +128,11 @@ def measure_round(target: Target, scenario: Scenario, figures: Figures, number: 
         figures.add("forceRelink -> fresh QR", "s", 3, fresh.at - started)
         paired = scenario.pair(name, phone, watch)
 
-        uid = paired.object["status"]["pod"]["uid"]
+        uid = paired.status["pod"]["uid"]
         started = time.monotonic()
         target.api.delete(pods)
         back = watch.wait(
-            lambda seen: has_condition("Connected")(seen) and seen.object["status"]["pod"]["uid"] != uid,
+            lambda seen: has_condition("Connected")(seen) and seen.status["pod"]["uid"] != uid,
             "Connected on another pod",
             since=started,
         )

@@ -63,8 +63,8 @@ def pair(scenario: Scenario, watch: Watch, timeline: Timeline, name: str) -> Non
     connected = watch.wait(has_condition("Connected"), "Connected", since=since)
     timeline.happened("connected", reason(connected, "Connected"), at=connected.at)
     ready = watch.wait(has_condition("Ready"), "Ready", since=since)
-    phase = ready.object["status"]["phase"]
-    if phase != "Connected" or not ready.object["status"].get("primary"):
+    phase = ready.status["phase"]
+    if phase != "Connected" or not ready.status.get("primary"):
         raise AssertionError(f"Ready, but phase is {phase} and primary {ready.object['status'].get('primary')}")
 
 
@@ -143,7 +143,7 @@ def run(console: Console, scenario: Scenario) -> None:
         )
         timeline.happened("pod deleted", "kubectl delete pod")
         back = watch.wait(
-            lambda seen: has_condition("Connected")(seen) and seen.object["status"]["pod"]["uid"] != first_pod,
+            lambda seen: has_condition("Connected")(seen) and seen.status["pod"]["uid"] != first_pod,
             "Connected on another pod", since=since,
         )  # fmt: skip
         if (now_linked := one_device(scenario)) != linked:

@@ -24,26 +24,24 @@ for process in Path("/proc").iterdir():
 
 def connected_by(podless: str) -> Callable[[Seen], bool]:
     """Connected, reported by another pod than this one."""
-    return lambda seen: has_condition("Connected")(seen) and seen.object["status"]["pod"]["uid"] != podless
+    return lambda seen: has_condition("Connected")(seen) and seen.status["pod"]["uid"] != podless
 
 
 def test_a_deleted_pod_comes_back_connected_without_a_new_pairing(scenario: Scenario, new_phone: Phones) -> None:
     phone = new_phone()
     with scenario.watching("pod") as watch:
         scenario.apply(scenario.manifest("pod", phone=phone))
-        first = scenario.pair("pod", phone, watch).object["status"]["pod"]["uid"]
+        first = scenario.pair("pod", phone, watch).status["pod"]["uid"]
         [device] = scenario.simulator.devices(phone)
         scenario.kubectl.run("delete", "pod", "--namespace", scenario.namespace, "wa-pod", "--wait=false")
         watch.wait(connected_by(first), "Connected on another pod")
         phantom = [
             seen
             for seen in watch.events
-            if has_condition("Connected")(seen)
-            and seen.object["status"]["session"]["podUID"] != seen.object["status"]["pod"]["uid"]
+            if has_condition("Connected")(seen) and seen.status["session"]["podUID"] != seen.status["pod"]["uid"]
         ]
         assert phantom == [], "Connected=True must be the word of the pod that is there"
     assert [d["id"] for d in scenario.simulator.devices(phone)] == [device["id"]]
-    scenario.pairings("pod", 1)
 
 
 def test_a_killed_worker_is_started_again_inside_the_pod(scenario: Scenario, new_phone: Phones) -> None:
@@ -51,11 +49,12 @@ def test_a_killed_worker_is_started_again_inside_the_pod(scenario: Scenario, new
     with scenario.watching("worker") as watch:
         scenario.apply(scenario.manifest("worker", phone=phone))
         since = scenario.pair("worker", phone, watch).at
+        [device] = scenario.simulator.devices(phone)
         assert "killed" in scenario.kubectl.python(scenario.namespace, "wa-worker", KILL_WORKER)
         lost = watch.wait(has_condition("Connected", "False"), "the loss is seen", since=since)
         watch.wait(has_condition("Connected"), "Connected", since=lost.at)
     assert scenario.get("worker")["status"]["pod"]["restarts"] == 0
-    scenario.pairings("worker", 1)
+    assert [d["id"] for d in scenario.simulator.devices(phone)] == [device["id"]]
 
 
 def test_a_device_removed_on_the_phone_is_offered_anew(scenario: Scenario, new_phone: Phones) -> None:
@@ -98,7 +97,7 @@ def test_a_second_session_of_a_held_phone_waits_until_the_holder_goes(scenario: 
         scenario.pair("holder", phone, holder)
         scenario.apply(scenario.manifest("waiting", phone=phone))
         refused = waiting.wait(has_condition("PhoneClaimed", "False", "HeldByOther"), "HeldByOther")
-        message = next(c for c in refused.object["status"]["conditions"] if c["type"] == "PhoneClaimed")["message"]
+        message = next(c for c in refused.status["conditions"] if c["type"] == "PhoneClaimed")["message"]
         assert "holder" in message
         assert scenario.running_pod("waiting") is None
         scenario.delete("holder")

@@ -131,7 +131,7 @@ def test_no_number_qr_or_code_reaches_logs_events_or_metrics(
         eventually(lambda: scenario.simulator.inbox(friend), "the friend has the message")
         scenario.force_relink("quiet", "token-of-the-relink")
         secrets_seen.add("token-of-the-relink")
-        watch.wait(lambda seen: seen.object["status"].get("relink", {}).get("outcome") == "Completed", "relinked")
+        watch.wait(lambda seen: seen.status.get("relink", {}).get("outcome") == "Completed", "relinked")
     kubectl, here = scenario.kubectl, f"--namespace={scenario.namespace}"
     pod = f"/api/v1/namespaces/{scenario.namespace}/pods/wa-quiet:{names.SESSION_HTTP_PORT}"
     operator = "/api/v1/namespaces/whatsapp-operator-system/services/whatsapp-operator:http"

@@ -50,7 +50,7 @@ class Tools:
     cni: Path
 
 
-def up(paths: ClusterPaths | None = None, apiserver_flags: Sequence[str] = ()) -> Path:
+def up(paths: ClusterPaths | None = None) -> Path:
     """Brings the cluster up, unless it is, and returns its kubeconfig. What is half there is removed first.
 
     Raises ClusterError, with the ends of the logs, if it cannot; what has been started by then is removed.
@@ -67,7 +67,7 @@ def up(paths: ClusterPaths | None = None, apiserver_flags: Sequence[str] = ()) -
         _remove(paths)
         began = time.monotonic()
         try:
-            _start(paths, tools, apiserver_flags)
+            _start(paths, tools)
         except BaseException:
             _remove(paths)
             raise
@@ -127,7 +127,7 @@ def _remove(paths: ClusterPaths) -> None:
             parent.rmdir()
 
 
-def _start(paths: ClusterPaths, tools: Tools, apiserver_flags: Sequence[str]) -> None:
+def _start(paths: ClusterPaths, tools: Tools) -> None:
     for directory in (paths.root, paths.logs, paths.volumes, paths.root / "containerd", paths.root / "cni"):
         directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     paths.root.chmod(0o700)
@@ -137,7 +137,7 @@ def _start(paths: ClusterPaths, tools: Tools, apiserver_flags: Sequence[str]) ->
     link = namespace.choose_link(paths.id, namespace.networks_in_use())
     inside = namespace.Namespace(paths)
     inside.start(link)
-    _Startup(paths, tools, inside, link).run(apiserver_flags)
+    _Startup(paths, tools, inside, link).run()
     _ready_file(paths).touch()
 
 
@@ -155,7 +155,7 @@ class _Startup:
         self.authority = Authority(paths.pki)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def run(self, apiserver_flags: Sequence[str]) -> None:
+    def run(self) -> None:
         credentials = Credentials.issue(self.authority, self.address)
         name = f"whatsapp-operator-{self.paths.id}"
         self.paths.kubeconfig.write_text(kubeconfig(self.endpoints.url, name, credentials.authority, credentials.admin))
@@ -172,7 +172,7 @@ class _Startup:
             "--kubelet-preferred-address-types=InternalIP",
         )
         command = apiserver_command(
-            self.tools.kubernetes, credentials, self.endpoints, [*kubelet_client, *apiserver_flags]
+            self.tools.kubernetes, credentials, self.endpoints, [*kubelet_client, *self._audit()]
         )
         self._start("kube-apiserver", command)
         self._wait("containerd answers", self.paths.containerd_socket.exists)
@@ -187,6 +187,12 @@ class _Startup:
             api.apply(manifest)
         self._wait("the node is Ready", lambda: _node_ready(api))
         self._wait("the add-ons are available", lambda: _addons_ready(api))
+
+    def _audit(self) -> list[str]:
+        """What service accounts write is recorded: tests count the writes of a session and compare the rights used."""
+        policy = self.paths.root / "audit-policy.json"
+        policy.write_text(json.dumps(node.AUDIT_POLICY))
+        return [f"--audit-policy-file={policy}", f"--audit-log-path={self.paths.audit_log}"]
 
     def _start_containerd(self, pause_image: str) -> None:
         root = self.paths.root

@@ -13,6 +13,20 @@ NODE_NAME = "node-1"
 CLUSTER_DNS = "10.96.0.10"
 CLUSTER_DOMAIN = "cluster.local"
 _CAP_SYS_RESOURCE = 24
+# Who wrote what, and not what was written: that would put Secrets into a file.
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {
+            "level": "Metadata",
+            "userGroups": ["system:serviceaccounts"],
+            "verbs": ["create", "update", "patch", "delete", "deletecollection"],
+        },
+        {"level": "None"},
+    ],
+}
 
 
 def may_lower_oom_scores(status: str) -> bool:

@@ -49,6 +49,10 @@ class ClusterPaths:
         return self.root / "logs"
 
     @property
+    def audit_log(self) -> Path:
+        return self.logs / "audit.log"
+
+    @property
     def volumes(self) -> Path:
         return self.root / "volumes"
 

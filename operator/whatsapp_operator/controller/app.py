@@ -206,7 +206,8 @@ async def run(settings: Settings) -> int:
     configuration = await load_configuration(settings.kubeconfig, settings.context)
     cache = Cache()
     metrics = Metrics(cache, per_object=settings.object_metrics)
-    lease_client = Client(configuration, on_request=metrics.request)
+    # Of its own, and not counted: its regular renewals would hide what the sessions cost.
+    lease_client = Client(configuration)
     election = Election(
         lease_client,
         namespace=settings.namespace,

@@ -91,7 +91,8 @@ class Reconciler:
             self._wait_for_claims(key, o)
             if not step.actions or problems:
                 return await self._finish(key, o, step, dispatcher)
-            _log.debug("acting: %s", ", ".join(type(action).__name__ for action in step.actions))
+            doing = ", ".join(type(action).__name__ for action in step.actions)
+            _log.debug("acting: %s", doing, extra={"session": str(key)})
             problems = await self._executor.run(o.session, step.actions)
             fresh = fresh or any(isinstance(action, AddFinalizer) for action in step.actions)
             if any(isinstance(action, RemoveFinalizer) for action in step.actions) and not problems:
@@ -124,7 +125,9 @@ class Reconciler:
             self._cache.primaries[tenant] = session.metadata.uid
         before = session.status
         wanted = status.dump(new)
-        if wanted != status.dump(before):
+        if wanted != (known := status.dump(before)):
+            changed = sorted(name for name in wanted.keys() | known.keys() if wanted.get(name) != known.get(name))
+            _log.debug("writing status", extra={"session": str(key), "changed": ",".join(changed)})
             try:
                 await self._executor.write_status(session, wanted)
             except NotFoundError:

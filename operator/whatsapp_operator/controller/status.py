@@ -91,8 +91,7 @@ def phase(o: Observed, drafts: Drafts) -> Phase:
         return Phase.WAITING_FOR_SCAN
     report = o.live
     if report is None:
-        pod = o.own_pod
-        return Phase.STARTING if pod is not None and pod.running else Phase.PENDING
+        return Phase.PENDING
     if report.machine is MachineState.AUTHENTICATING:
         return Phase.AUTHENTICATING
     if report.reason == Reason.EXPIRED and not o.paired:

@@ -1,0 +1,402 @@
+"""The operator as a process on a real API server, with the test in the place of the kubelet and of the session pods."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.apiserver import ApiError, ApiServer, conditions, secrets_path, sessions_path
+from tests.waiting import eventually
+from whatsapp_operator.api import names
+
+ROOT = Path(__file__).parents[2]
+OPERATOR_NAMESPACE = "whatsapp-operator-system"
+NODE = "stand-in"
+PHONE = "+15551230001"
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@dataclass
+class Replica:
+    """One operator process."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and text of one of the replica's own endpoints; 0 while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of the metric over all label sets that hold the given labels."""
+        total = 0.0
+        for line in self.get("/metrics")[1].splitlines():
+            match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+            if match and match[1] == name:
+                found = dict(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
+                if labels.items() <= found.items():
+                    total += float(match[3])
+        return total
+
+    def writes(self) -> float:
+        """Requests that changed something, or tried to, without those of the leader election."""
+        return sum(self.metric("whatsapp_operator_api_requests_total", verb=v) for v in ("create", "patch", "delete"))
+
+    @property
+    def leading(self) -> bool:
+        return self.metric("whatsapp_operator_leader") == 1 and self.get("/readyz")[0] == 200
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+
+@dataclass
+class Operators:
+    """Starts operators as the ServiceAccount that the manifests give them, and ends them."""
+
+    api: ApiServer
+    directory: Path
+    namespaces: str
+    replicas: list[Replica] = field(default_factory=list)
+
+    def start(self, *arguments: str) -> Replica:
+        number = len(self.replicas)
+        key, log = self.directory / "claim-key", self.directory / f"operator-{number}.log"
+        key.write_bytes(b"k" * 32)
+        port = free_port()
+        command = [
+            *(sys.executable, "-m", "whatsapp_operator.controller"),
+            *("--kubeconfig", str(self._kubeconfig()), "--namespace", OPERATOR_NAMESPACE),
+            *("--session-image", "example/session:1", "--claim-key-file", str(key)),
+            *("--watch-namespaces", self.namespaces, "--http-host", "127.0.0.1", "--http-port", str(port)),
+            *("--identity", f"operator-{number}", "--log-level", "debug", *arguments),
+        ]
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env={"PYTHONPATH": str(ROOT / "operator"), "PATH": ""}, stdout=sink, stderr=sink
+            )
+        replica = Replica(process, port, log)
+        self.replicas.append(replica)
+        return replica
+
+    def start_leader(self, *arguments: str) -> Replica:
+        replica = self.start(*arguments)
+        eventually(lambda: self._alive(replica) and replica.leading, "the operator leads and is ready")
+        return replica
+
+    def stop(self, replica: Replica) -> int:
+        """End it as the kubelet does; returns its exit code."""
+        replica.process.terminate()
+        return replica.process.wait(timeout=20)
+
+    def close(self) -> None:
+        for replica in self.replicas:
+            if replica.process.poll() is None:
+                replica.process.kill()
+                replica.process.wait()
+
+    def _alive(self, replica: Replica) -> bool:
+        if replica.process.poll() is not None:
+            raise AssertionError(f"the operator has ended:\n{replica.text()}")
+        return True
+
+    def _kubeconfig(self) -> Path:
+        path, ca = self.directory / "kubeconfig", self.directory / "ca.crt"
+        ca.write_bytes(self.api.ca)
+        token = self.api.account_token(OPERATOR_NAMESPACE, "whatsapp-operator")
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": self.api.url, "certificate-authority": str(ca)}}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+
+@contextmanager
+def operators(api: ApiServer, directory: Path, namespaces: str) -> Iterator[Operators]:
+    found = Operators(api, directory, namespaces)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@dataclass
+class Stage:
+    """One namespace, in which the test plays the user, the kubelet and the session pods."""
+
+    api: ApiServer
+    namespace: str
+
+    def create(self, name: str, *, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"name": name, "annotations": annotations or {}},
+            "spec": {"tenant": "acme", "phone": PHONE, **spec},
+        }
+        created: dict[str, Any] = self.api.create(sessions_path(self.namespace), body)
+        return created
+
+    def session(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api.get(sessions_path(self.namespace, name))
+        return found
+
+    def find_session(self, name: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.api.find(sessions_path(self.namespace, name))
+        return found
+
+    def patch(self, name: str, patch: dict[str, Any]) -> None:
+        self.api.patch(sessions_path(self.namespace, name), patch)
+
+    def annotate(self, name: str, value: str | None, annotation: str = names.ANNOTATION_FORCE_RELINK) -> None:
+        self.patch(name, {"metadata": {"annotations": {annotation: value}}})
+
+    def delete(self, name: str, *, propagation: str = "Background") -> None:
+        self.api.delete(sessions_path(self.namespace, name), propagation=propagation)
+
+    def condition(self, name: str, kind: str, *, status: str | None = None, reason: str | None = None) -> Any:
+        """Wait until the condition has that status and reason."""
+
+        def probe() -> Any:
+            found = conditions(self.session(name)).get(kind)
+            if found is None or (status or found["status"]) != found["status"]:
+                return None
+            return found if (reason or found["reason"]) == found["reason"] else None
+
+        try:
+            return eventually(probe, f"{name}: {kind}={status} {reason}", every=0.02)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{yaml.safe_dump(self.session(name))}") from error
+
+    def status(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.session(name).get("status", {})
+        return found
+
+    # The kubelet's part.
+
+    def pod_path(self, name: str, subresource: str = "") -> str:
+        tail = f"/{subresource}" if subresource else ""
+        return f"/api/v1/namespaces/{self.namespace}/pods/{names.owned_name(name)}{tail}"
+
+    def find_pod(self, name: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.api.find(self.pod_path(name))
+        return found
+
+    def pod(self, name: str, *, other_than: str | None = None) -> dict[str, Any]:
+        """Wait for the session's pod, or for the one after that of the given uid."""
+
+        def probe() -> dict[str, Any] | None:
+            found = self.find_pod(name)
+            return found if found is not None and found["metadata"]["uid"] != other_than else None
+
+        return eventually(probe, f"a pod of {name}", every=0.02)
+
+    def start_pod(self, name: str, *, other_than: str | None = None) -> str:
+        """Bind the pod to a node and run its container; returns its uid."""
+        pod = self.pod(name, other_than=other_than)
+        target = {"metadata": {"name": names.owned_name(name)}, "target": {"kind": "Node", "name": NODE}}
+        self.api.create(self.pod_path(name, "binding"), target)
+        self.set_pod_status(name, running_status())
+        return str(pod["metadata"]["uid"])
+
+    def set_pod_status(self, name: str, status: dict[str, Any]) -> None:
+        self.api.patch(self.pod_path(name, "status"), {"status": status})
+
+    def end_pod(self, name: str) -> None:
+        """Let a pod that is being deleted go, as the kubelet does when its containers have ended."""
+        deleting = eventually(
+            lambda: (self.find_pod(name) or {}).get("metadata", {}).get("deletionTimestamp"), "the pod is deleted"
+        )
+        assert deleting
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
+        self.api.request("DELETE", self.pod_path(name), options)
+
+    def desired(self, name: str) -> dict[str, Any]:
+        """What the pod is told."""
+        annotations = self.pod(name)["metadata"]["annotations"]
+        found: dict[str, Any] = json.loads(annotations[names.ANNOTATION_DESIRED_STATE])
+        return found
+
+    # The session pod's part.
+
+    def report(self, name: str, machine: str, reason: str, **changes: Any) -> None:
+        """Write status.session as the session's pod does."""
+        pod = self.pod(name)
+        body = report(pod["metadata"]["uid"], machine, reason) | changes
+        self.api.patch(sessions_path(self.namespace, name, "status"), {"status": {"session": body}})
+
+    def report_connected(self, name: str, phone: str = PHONE, **changes: Any) -> None:
+        self.report(name, "Connected", "Connected", **(paired(phone) | changes))
+
+    def connect(self, name: str, phone: str = PHONE, *, other_than: str | None = None) -> str:
+        """Take a session all the way to Connected; returns the pod's uid."""
+        uid = self.start_pod(name, other_than=other_than)
+        self.report_connected(name, phone)
+        self.condition(name, "Ready", status="True", reason="Connected")
+        return uid
+
+    def unlink(self, name: str) -> None:
+        """Play the pod's part in a deletion: it is told, says that it is done, and ends."""
+        eventually(lambda: self.desired(name)["unlink"], "the pod is told to unlink", every=0.02)
+        self.report(name, "Unlinked", "Unlinked")
+        self.end_pod(name)
+
+    def gone(self, name: str) -> None:
+        """Wait until nothing is left of the session."""
+        eventually(lambda: self.find_session(name) is None, f"{name} is gone", every=0.02)
+        for path in (self.pod_path(name), self.volume_path(name), self.secret_path(name)):
+            eventually(lambda path=path: self.api.find(path) is None, f"{path} is gone", every=0.02)  # type: ignore[misc]
+
+    def volume_path(self, name: str) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/{names.owned_name(name)}"
+
+    def secret_path(self, name: str) -> str:
+        return secrets_path(self.namespace, names.owned_name(name))
+
+    def claims(self, name: str) -> list[dict[str, Any]]:
+        """The Leases that the session holds."""
+        leases = self.api.get(f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases")["items"]
+        holder = f"{self.namespace}/{name}/"
+        return [lease for lease in leases if (lease["spec"].get("holderIdentity") or "").startswith(holder)]
+
+    def events(self, name: str) -> list[str]:
+        """Reasons of the events about the session."""
+        found = self.api.get(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events")["items"]
+        return [event["reason"] for event in found if event["regarding"]["name"] == name]
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def running_status() -> dict[str, Any]:
+    started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "phase": "Running",
+        "conditions": [{"type": kind, "status": "True"} for kind in ("PodScheduled", "ContainersReady", "Ready")],
+        "containerStatuses": [
+            {
+                "name": names.SESSION_CONTAINER,
+                "image": "example/session:1",
+                "imageID": "",
+                "ready": True,
+                "started": True,
+                "restartCount": 0,
+                "state": {"running": {"startedAt": started}},
+            }
+        ],
+    }
+
+
+def report(pod_uid: str, machine: str, reason: str) -> dict[str, Any]:
+    """A report of a pod whose volume is empty."""
+    return {
+        "podUID": pod_uid,
+        "bootID": "b",
+        "reportedAt": now(),
+        "machine": machine,
+        "reason": reason,
+        "message": "",
+        "credentials": {"present": False, "valid": False, "registeredAt": None, "lastUsedAt": None},
+        "device": None,
+        "connection": {
+            "since": None,
+            "lastConnectedAt": None,
+            "disconnects": 0,
+            "lastReason": None,
+            "nextRetryAt": None,
+        },
+        "pairing": {
+            "method": "QRCode",
+            "state": "Showing" if machine == "ShowingQR" else "Idle",
+            "attempt": 1 if machine == "ShowingQR" else 0,
+            "id": None,
+            "startedAt": None,
+            "expiresAt": None,
+            "seq": 0,
+            "succeeded": 0,
+            "failed": 0,
+            "history": [],
+        },
+        "relinkRequestID": None,
+        "relinkOutcome": None,
+    }
+
+
+def paired(phone: str) -> dict[str, Any]:
+    """The parts of a report that tell of a linked device."""
+    jid = f"{phone.removeprefix('+')}:3@s.whatsapp.net"
+    return {
+        "credentials": {"present": True, "valid": True, "registeredAt": now(), "lastUsedAt": now()},
+        "device": {"jid": jid, "lid": None, "platform": "android", "businessName": None, "pushName": None},
+    }
+
+
+def make_namespace(api: ApiServer, name: str) -> Stage:
+    api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    return Stage(api, name)
+
+
+def make_node(api: ApiServer) -> None:
+    """A node to bind pods to, kept alive by its lease not being looked at: no kubelet, no controller of nodes here."""
+    try:
+        api.create("/api/v1/nodes", {"metadata": {"name": NODE}})
+    except ApiError as error:
+        if error.status != 409:
+            raise
+
+
+def wait_until_served(api: ApiServer) -> None:
+    """The definition was applied a moment ago and is not served at once."""
+
+    def probe() -> bool:
+        try:
+            return api.find(sessions_path("default")) is not None
+        except ApiError:
+            return False
+
+    eventually(probe, "sessions are served")
+
+
+def settled(replica: Replica, *, seconds: float = 1.0) -> float:
+    """The number of writes, once none was made for that long."""
+    last, since = replica.writes(), time.monotonic()
+
+    def quiet() -> bool:
+        nonlocal last, since
+        found = replica.writes()
+        if found != last:
+            last, since = found, time.monotonic()
+        return time.monotonic() - since >= seconds
+
+    eventually(quiet, "no more writes")
+    return last

@@ -1,0 +1,477 @@
+"""The life of a session on a real API server."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.apiserver import ApiServer
+from tests.cluster.control_plane import ControlPlane
+from tests.integration.controller_stand_ins import (
+    OPERATOR_NAMESPACE,
+    Replica,
+    Stage,
+    make_namespace,
+    make_node,
+    operators,
+    paired,
+    running_status,
+    settled,
+    wait_until_served,
+)
+from tests.waiting import eventually
+from whatsapp_operator.api import names
+
+MOST_WRITES = 10
+
+
+@pytest.fixture(scope="module")
+def api(control_plane: ControlPlane) -> ApiServer:
+    server = ApiServer.from_kubeconfig(control_plane.kubeconfig)
+    server.install()
+    wait_until_served(server)
+    make_node(server)
+    return server
+
+
+@pytest.fixture(scope="module")
+def stage(api: ApiServer) -> Stage:
+    return make_namespace(api, "controller")
+
+
+@pytest.fixture(scope="module")
+def doomed(api: ApiServer) -> Stage:
+    return make_namespace(api, "doomed")
+
+
+@pytest.fixture(scope="module")
+def operator(
+    api: ApiServer, stage: Stage, doomed: Stage, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Replica]:
+    namespaces = f"{stage.namespace},{doomed.namespace}"
+    with operators(api, tmp_path_factory.mktemp("operator"), namespaces) as found:
+        yield found.start_leader()
+
+
+def owners(body: dict[str, Any]) -> list[str]:
+    return [owner["kind"] for owner in body["metadata"].get("ownerReferences", [])]
+
+
+def test_what_a_session_owns(operator: Replica, stage: Stage) -> None:
+    created = stage.create("owned", phone="+15551230101")
+    uid = created["metadata"]["uid"]
+    pod = stage.pod("owned")
+    volume, secret = stage.api.get(stage.volume_path("owned")), stage.api.get(stage.secret_path("owned"))
+    assert [owners(body) for body in (pod, volume, secret)] == [[], [], [names.KIND]]
+    assert {body["metadata"]["labels"][names.LABEL_SESSION_UID] for body in (pod, volume, secret)} == {uid}
+    assert secret.get("data") is None
+    (claim,) = stage.claims("owned")
+    assert claim["spec"]["holderIdentity"] == f"{stage.namespace}/owned/{uid}"
+    assert "15551230101" not in json.dumps(claim)
+    assert stage.desired("owned")["phone"] == "+15551230101"
+    assert names.FINALIZER in stage.session("owned")["metadata"]["finalizers"]
+    binding = stage.api.get(
+        f"/apis/rbac.authorization.k8s.io/v1/namespaces/{stage.namespace}/rolebindings/{names.SESSION_SERVICE_ACCOUNT}"
+    )
+    assert binding["roleRef"]["name"] == names.SESSION_CLUSTER_ROLE
+
+
+def test_from_apply_to_connected_in_few_writes(operator: Replica, stage: Stage) -> None:
+    stage.create("life", phone="+15551230102", tenant="life")
+    before = settled(operator)
+    stage.create("counted", phone="+15551230103", tenant="counted")
+    stage.condition("counted", "Reconciling", status="True", reason="Progressing")
+    stage.condition("counted", "Connected", status="Unknown", reason="PodNotReady")
+    stage.start_pod("counted")
+    stage.report("counted", "ShowingQR", "QRAvailable")
+    stage.condition("counted", "QRReady", status="True", reason="QRAvailable")
+    stage.condition("counted", "Reconciling", status="True", reason="WaitingForScan")
+    assert stage.status("counted")["phase"] == "WaitingForScan"
+    assert stage.status("counted")["sessionState"] == "waiting_qr"
+    stage.report("counted", "Authenticating", "Connecting", credentials={"present": True, "valid": False})
+    eventually(lambda: stage.status("counted")["phase"] == "Authenticating", "authenticating", every=0.02)
+    stage.report_connected("counted", "+15551230103")
+    stage.condition("counted", "Ready", status="True", reason="Connected")
+    writes = settled(operator) - before - operator_events(stage, "counted")
+    assert writes <= MOST_WRITES, operator.text()
+    status = stage.status("counted")
+    assert (status["phase"], status["sessionState"], status["authPaired"], status["primary"]) == (
+        "Connected",
+        "connected",
+        True,
+        True,
+    )
+    assert status["phone"] == "+15551230103"
+    kinds = [condition["type"] for condition in status["conditions"]]
+    assert "Reconciling" not in kinds
+    assert "Stalled" not in kinds
+    assert stage.pod("counted")["metadata"]["labels"][names.LABEL_PRIMARY] == "true"
+
+
+def operator_events(stage: Stage, name: str) -> int:
+    return len(stage.events(name))
+
+
+def test_suspend_and_resume(operator: Replica, stage: Stage) -> None:
+    stage.create("sleepy", phone="+15551230105", tenant="sleepy")
+    uid = stage.connect("sleepy", "+15551230105")
+    stage.patch("sleepy", {"spec": {"suspend": True}})
+    stage.end_pod("sleepy")
+    stage.condition("sleepy", "Ready", status="True", reason="Suspended")
+    stage.condition("sleepy", "Connected", status="False", reason="Suspended")
+    stage.condition("sleepy", "AuthPaired", status="True")
+    assert stage.find_pod("sleepy") is None
+    assert stage.api.get(stage.volume_path("sleepy"))
+    assert len(stage.claims("sleepy")) == 1
+    assert stage.status("sleepy")["phase"] == "Suspended"
+    stage.patch("sleepy", {"spec": {"suspend": False}})
+    stage.connect("sleepy", "+15551230105", other_than=uid)
+
+
+def test_suspending_before_pairing_gives_the_phone_up(operator: Replica, stage: Stage) -> None:
+    stage.create("never", phone="+15551230106", tenant="never")
+    stage.pod("never")
+    stage.patch("never", {"spec": {"suspend": True}})
+    eventually(lambda: not stage.claims("never"), "the claim is dropped", every=0.02)
+    stage.condition("never", "PhoneClaimed", status="False", reason="Suspended")
+    stage.condition("never", "Ready", status="True", reason="Suspended")
+
+
+def test_each_token_relinks_once(operator: Replica, stage: Stage) -> None:
+    stage.create("again", phone="+15551230107", tenant="again")
+    stage.connect("again", "+15551230107")
+    stage.annotate("again", "1")
+
+    def request() -> str | None:
+        found: str | None = stage.desired("again")["relinkRequestID"]
+        return found
+
+    first = eventually(request, "the pod is told", every=0.02)
+    assert stage.status("again")["relink"]["requestID"] == first
+    stage.report_connected("again", "+15551230107", relinkRequestID=first, relinkOutcome="Completed")
+    eventually(lambda: stage.status("again")["relink"].get("outcome") == "Completed", "it is done", every=0.02)
+    assert operator.metric("whatsapp_relinks_total", outcome="Completed") >= 1
+    stage.annotate("again", "1")
+    settled(operator)
+    assert request() == first
+    stage.annotate("again", None)
+    eventually(lambda: "tokenHash" not in stage.status("again")["relink"], "the token is forgotten", every=0.02)
+    for no_token in ("", "false", "x" * 129):
+        stage.annotate("again", no_token)
+    settled(operator)
+    assert request() == first
+    assert "128 bytes" in stage.condition("again", "Ready")["message"]
+    stage.annotate("again", "1")
+    eventually(lambda: request() != first, "the same token after its removal is a new request", every=0.02)
+
+
+@pytest.mark.parametrize("propagation", ["Background", "Foreground"])
+def test_deletion_unlinks_first(operator: Replica, stage: Stage, propagation: str) -> None:
+    name, phone = f"ending-{propagation.lower()}", "+15551230108"
+    stage.create(name, phone=phone, tenant=name)
+    stage.connect(name, phone)
+    stage.delete(name, propagation=propagation)
+    eventually(lambda: stage.desired(name)["unlink"], "the pod is told to unlink", every=0.02)
+    stage.condition(name, "Ready", status="False", reason="Deleting")
+    assert stage.api.get(stage.volume_path(name))["metadata"].get("deletionTimestamp") is None
+    assert stage.pod(name)["metadata"].get("deletionTimestamp") is None
+    stage.unlink(name)
+    stage.gone(name)
+    assert stage.claims(name) == []
+
+
+def test_a_suspended_session_gets_a_pod_to_unlink(operator: Replica, stage: Stage) -> None:
+    stage.create("asleep", phone="+15551230109", tenant="asleep")
+    uid = stage.connect("asleep", "+15551230109")
+    stage.patch("asleep", {"spec": {"suspend": True}})
+    stage.end_pod("asleep")
+    stage.condition("asleep", "Ready", status="True", reason="Suspended")
+    stage.delete("asleep")
+    stage.start_pod("asleep", other_than=uid)
+    stage.unlink("asleep")
+    stage.gone("asleep")
+
+
+def test_a_session_that_never_paired_goes_at_once(operator: Replica, stage: Stage) -> None:
+    stage.create("fresh", phone="+15551230110", tenant="fresh")
+    stage.pod("fresh")
+    stage.delete("fresh")
+    stage.gone("fresh")
+
+
+def test_a_kept_volume_is_adopted_by_the_same_tenant_only(operator: Replica, stage: Stage) -> None:
+    keep = {"storage": {"retentionPolicy": "Retain"}, "deletionPolicy": "Keep"}
+    stage.create("kept", phone="+15551230111", tenant="kept", **keep)
+    stage.connect("kept", "+15551230111")
+    volume = stage.api.get(stage.volume_path("kept"))["metadata"]["uid"]
+    stage.delete("kept")
+    stage.end_pod("kept")
+    eventually(lambda: stage.find_session("kept") is None, "the session is gone", every=0.02)
+    stage.create("kept", phone="+15551230111", tenant="other", **keep)
+    stage.condition("kept", "Stalled", status="True", reason="VolumeForeign")
+    assert stage.find_pod("kept") is None
+    stage.delete("kept")
+    eventually(lambda: stage.find_session("kept") is None, "the session is gone", every=0.02)
+    created = stage.create("kept", phone="+15551230111", tenant="kept", **keep)
+    stage.pod("kept")
+    adopted = stage.api.get(stage.volume_path("kept"))["metadata"]
+    assert adopted["uid"] == volume
+    assert adopted["labels"][names.LABEL_SESSION_UID] == created["metadata"]["uid"]
+
+
+def test_a_terminating_namespace_is_not_held_up(operator: Replica, doomed: Stage) -> None:
+    doomed.create("doomed", phone="+15551230112")
+    doomed.connect("doomed", "+15551230112")
+    doomed.api.delete(f"/api/v1/namespaces/{doomed.namespace}")
+    eventually(lambda: doomed.find_session("doomed") is None, "the session is gone", every=0.02)
+    eventually(lambda: not doomed.claims("doomed"), "the claim is gone", every=0.02)
+
+
+def test_a_phone_is_held_once(operator: Replica, stage: Stage) -> None:
+    stage.create("first", phone="+15551230113", tenant="phones")
+    stage.connect("first", "+15551230113")
+    stage.create("second", phone="+15551230113", tenant="phones")
+    held = stage.condition("second", "PhoneClaimed", status="False", reason="HeldByOther")
+    assert f"{stage.namespace}/first" in held["message"]
+    stage.condition("second", "Stalled", status="True", reason="HeldByOther")
+    stage.create("elsewhere", phone="+15551230113", tenant="another")
+    stage.condition("elsewhere", "PhoneClaimed", status="True")
+    assert stage.find_pod("second") is None
+    stage.delete("first")
+    stage.unlink("first")
+    stage.gone("first")
+    stage.condition("second", "PhoneClaimed", status="True", reason="Claimed")
+    stage.pod("second")
+
+
+def test_a_paired_session_takes_the_phone_from_one_that_never_did(operator: Replica, stage: Stage) -> None:
+    stage.create("waiting", phone="+15551230114", tenant="yield")
+    stage.pod("waiting")
+    stage.api.create(
+        f"/apis/{names.API_VERSION}/namespaces/{stage.namespace}/{names.PLURAL}",
+        {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"name": "scanned"},
+            "spec": {"tenant": "yield"},
+        },
+    )
+    stage.condition("scanned", "PhoneClaimed", status="True", reason="NotDeclared")
+    stage.connect("scanned", "+15551230114")
+    stage.condition("scanned", "PhoneClaimed", status="True", reason="Claimed")
+    stage.condition("waiting", "PhoneClaimed", status="False", reason="HeldByOther")
+    eventually(lambda: stage.find_pod("waiting") is None, "the other one's pod is gone", every=0.02)
+
+
+def test_a_scanned_phone_that_another_session_has_paired_is_rejected(operator: Replica, stage: Stage) -> None:
+    stage.create("owner", phone="+15551230115", tenant="conflict")
+    stage.connect("owner", "+15551230115")
+    stage.create("intruder", phone=None, tenant="conflict")
+    stage.start_pod("intruder")
+    stage.report_connected("intruder", "+15551230115")
+    stage.condition("intruder", "PhoneClaimed", status="False", reason="PhoneClaimConflict")
+    stage.condition("intruder", "Ready", status="False", reason="PhoneClaimConflict")
+    eventually(lambda: stage.desired("intruder")["rejectedPhone"] == "+15551230115", "the pod is told", every=0.02)
+    stage.report("intruder", "Held", "PhoneClaimConflict")
+    settled(operator)
+    assert stage.desired("intruder")["rejectedPhone"] == "+15551230115"
+    stage.condition("intruder", "Stalled", status="True", reason="PhoneClaimConflict")
+    stage.annotate("intruder", "once more")
+    eventually(lambda: stage.desired("intruder")["rejectedPhone"] is None, "a new request starts again", every=0.02)
+
+
+def test_another_phone_is_claimed_before_the_old_one_is_given_up(operator: Replica, stage: Stage) -> None:
+    stage.create("taken", phone="+15551230116", tenant="move")
+    stage.pod("taken")
+    stage.create("mover", phone="+15551230117", tenant="move")
+    stage.connect("mover", "+15551230117")
+    stage.patch("mover", {"spec": {"phone": "+15551230116"}})
+    stage.condition("mover", "PhoneClaimed", status="False", reason="HeldByOther")
+    stage.condition("mover", "Connected", status="True")
+    assert stage.desired("mover")["phone"] == "+15551230117"
+    stage.patch("mover", {"spec": {"phone": "+15551230118"}})
+    eventually(lambda: stage.desired("mover")["phone"] == "+15551230118", "the pod is told", every=0.02)
+    assert len(stage.claims("mover")) == 2
+    stage.report("mover", "ShowingQR", "QRAvailable")
+    eventually(lambda: len(stage.claims("mover")) == 1, "the old claim is released", every=0.02)
+
+
+def foreign(stage: Stage, kind: str, name: str) -> tuple[str, dict[str, Any]]:
+    metadata = {"name": names.owned_name(name)}
+    bodies: dict[str, tuple[str, dict[str, Any]]] = {
+        "Pod": (stage.pod_path(name), {"spec": {"containers": [{"name": "x", "image": "x"}]}}),
+        "PersistentVolumeClaim": (
+            stage.volume_path(name),
+            {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}},
+        ),
+        "Secret": (stage.secret_path(name), {"stringData": {"a": "b"}}),
+    }
+    path, body = bodies[kind]
+    return path, {"metadata": metadata, **body}
+
+
+@pytest.mark.parametrize("kind", ["Pod", "PersistentVolumeClaim", "Secret"])
+def test_what_belongs_to_somebody_else_is_left_alone(operator: Replica, stage: Stage, kind: str) -> None:
+    name = f"conflict-{kind.lower()}"
+    path, body = foreign(stage, kind, name)
+    uid = stage.api.create(path.rpartition("/")[0], body)["metadata"]["uid"]
+    stage.create(name, phone="+15551230119", tenant=name)
+    stalled = stage.condition(name, "Stalled", status="True", reason="NameConflict")
+    assert kind in stalled["message"]
+    settled(operator)
+    assert stage.api.get(path)["metadata"]["uid"] == uid
+    stage.delete(name)
+    eventually(lambda: stage.find_session(name) is None, "the session is gone", every=0.02)
+    assert stage.api.get(path)["metadata"]["uid"] == uid
+    stage.create(name, phone="+15551230119", tenant=name)
+    stage.condition(name, "Stalled", status="True", reason="NameConflict")
+    stage.api.delete(path)
+    eventually(lambda: owned_pod(stage, name), "the session goes on by itself", every=0.05)
+    eventually(
+        lambda: "Stalled" not in {c["type"] for c in stage.status(name)["conditions"]}, "not stalled", every=0.05
+    )
+
+
+def owned_pod(stage: Stage, name: str) -> bool:
+    found = stage.find_pod(name)
+    return found is not None and names.LABEL_SESSION_UID in found["metadata"].get("labels", {})
+
+
+def test_a_refused_pod_says_why_and_is_tried_again(operator: Replica, stage: Stage) -> None:
+    quotas = f"/api/v1/namespaces/{stage.namespace}/resourcequotas"
+    stage.api.create(quotas, {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
+    eventually(lambda: stage.api.get(f"{quotas}/none").get("status", {}).get("hard"), "the quota is known")
+    stage.create("refused", phone="+15551230120", tenant="refused")
+    refused = stage.condition("refused", "PodReady", status="False", reason="PodRejected")
+    assert "exceeded quota" in refused["message"]
+    stage.condition("refused", "Stalled", status="True", reason="PodRejected")
+    stage.api.delete(f"{quotas}/none")
+    stage.pod("refused")
+    eventually(
+        lambda: "Stalled" not in {c["type"] for c in stage.status("refused")["conditions"]}, "not stalled", every=0.05
+    )
+
+
+def test_a_change_that_needs_a_new_pod_replaces_it_and_no_other(operator: Replica, stage: Stage) -> None:
+    stage.create("changing", phone="+15551230121", tenant="changing")
+    uid = stage.connect("changing", "+15551230121")
+    stage.patch("changing", {"spec": {"pairing": {"attempts": 7}}})
+    eventually(lambda: stage.desired("changing")["pairing"]["attempts"] == 7, "the pod is told", every=0.02)
+    eventually(lambda: stage.status("changing")["observedGeneration"] == 2, "the generation is seen", every=0.02)
+    assert stage.pod("changing")["metadata"]["uid"] == uid
+    stage.patch("changing", {"spec": {"template": {"resources": {"limits": {"memory": "256Mi"}}}}})
+    stage.condition("changing", "Connected", status="Unknown", reason="PodNotReady")
+    stage.end_pod("changing")
+    replaced = stage.connect("changing", "+15551230121", other_than=uid)
+    assert replaced != uid
+    limits = stage.pod("changing")["spec"]["containers"][0]["resources"]["limits"]
+    assert limits == {"memory": "256Mi"}
+
+
+def test_a_template_beyond_the_allow_lists_is_refused(operator: Replica, stage: Stage) -> None:
+    stage.create("greedy", phone="+15551230122", tenant="greedy", template={"priorityClassName": "high"})
+    stalled = stage.condition("greedy", "Stalled", status="True", reason="InvalidSpec")
+    assert "spec.template.priorityClassName" in stalled["message"]
+    assert stage.find_pod("greedy") is None
+
+
+def test_no_report_counts_but_that_of_the_pod_that_runs(operator: Replica, stage: Stage) -> None:
+    stage.create("phantom", phone="+15551230123", tenant="phantom")
+    uid = stage.connect("phantom", "+15551230123")
+    lost = running_status()
+    lost["conditions"][2]["status"] = "False"
+    stage.set_pod_status("phantom", lost)
+    stage.condition("phantom", "Connected", status="Unknown", reason="NodeLost")
+    stage.condition("phantom", "PodReady", status="Unknown", reason="NodeLost")
+    stage.set_pod_status("phantom", running_status())
+    stage.report_connected("phantom", "+15551230123")
+    stage.condition("phantom", "Connected", status="True")
+    stage.api.delete(stage.pod_path("phantom"))
+    stage.condition("phantom", "Connected", status="Unknown", reason="PodNotReady")
+    stage.end_pod("phantom")
+    stage.start_pod("phantom", other_than=uid)
+    settled(operator)
+    # The report that is still there is that of the pod before.
+    stage.condition("phantom", "Connected", status="Unknown", reason="PodNotReady")
+    stage.condition("phantom", "AuthPaired", status="True")
+    stage.report_connected("phantom", "+15551230123")
+    stage.condition("phantom", "Connected", status="True")
+
+
+def test_a_failed_pod_is_replaced(operator: Replica, stage: Stage) -> None:
+    stage.create("evicted", phone="+15551230124", tenant="evicted")
+    uid = stage.connect("evicted", "+15551230124")
+    stage.set_pod_status("evicted", {**running_status(), "phase": "Failed", "reason": "Evicted", "message": "disk"})
+    stage.condition("evicted", "PodReady", status="False", reason="PodFailed")
+    stage.connect("evicted", "+15551230124", other_than=uid)
+
+
+def test_one_primary_per_tenant(operator: Replica, stage: Stage) -> None:
+    for number in (1, 2, 3):
+        stage.create(f"primary-{number}", phone=f"+1555123013{number}", tenant="primaries")
+        stage.connect(f"primary-{number}", f"+1555123013{number}")
+
+    def primaries() -> list[str]:
+        found = [f"primary-{number}" for number in (1, 2, 3)]
+        return [name for name in found if (stage.find_session(name) or {}).get("status", {}).get("primary")]
+
+    settled(operator)
+    assert primaries() == ["primary-1"]
+    stage.delete("primary-1")
+    stage.unlink("primary-1")
+    stage.gone("primary-1")
+    eventually(lambda: primaries() == ["primary-2"], "the oldest takes over", every=0.02)
+    eventually(
+        lambda: stage.pod("primary-2")["metadata"]["labels"].get(names.LABEL_PRIMARY) == "true", "labelled", every=0.02
+    )
+
+
+def test_a_paused_session_is_left_alone_but_can_be_deleted(operator: Replica, stage: Stage) -> None:
+    stage.create("paused", phone="+15551230125", tenant="paused", annotations={names.ANNOTATION_PAUSED: "true"})
+    settled(operator)
+    assert stage.find_pod("paused") is None
+    assert stage.session("paused").get("status") is None
+    stage.annotate("paused", None, names.ANNOTATION_PAUSED)
+    stage.connect("paused", "+15551230125")
+    stage.annotate("paused", "true", names.ANNOTATION_PAUSED)
+    stage.delete("paused")
+    stage.unlink("paused")
+    stage.gone("paused")
+
+
+def test_finished_attempts_are_counted_once(operator: Replica, stage: Stage) -> None:
+    stage.create("attempts", phone="+15551230126", tenant="attempts")
+    stage.start_pod("attempts")
+    labels = {"method": "QRCode", "result": "Failed", "reason": "Expired"}
+    before = operator.metric("whatsapp_pairing_attempts_total", **labels)
+    attempt = {"seq": 1, "id": "a", "method": "QRCode", "result": "Failed", "reason": "Expired", "secondsToQR": 0.4}
+    pairing = {"state": "Showing", "attempt": 2, "seq": 1, "succeeded": 0, "failed": 1, "history": [attempt]}
+    stage.report("attempts", "ShowingQR", "QRAvailable", pairing=pairing)
+    stage.condition("attempts", "QRReady", status="True")
+    stage.report("attempts", "Connected", "Connected", pairing=pairing, **paired("+15551230126"))
+    stage.condition("attempts", "Connected", status="True")
+    settled(operator)
+    assert operator.metric("whatsapp_pairing_attempts_total", **labels) == before + 1
+    assert stage.status("attempts")["pairing"]["lastCountedSeq"] == 1
+
+
+def test_a_claim_whose_holder_is_gone_does_not_block(operator: Replica, stage: Stage) -> None:
+    stage.create("leftover", phone="+15551230127", tenant="leftover")
+    stage.pod("leftover")
+    (claim,) = stage.claims("leftover")
+    stage.delete("leftover")
+    stage.gone("leftover")
+    del claim["metadata"]["resourceVersion"], claim["metadata"]["uid"]
+    stage.api.create(f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases", claim)
+    stage.create("next", phone="+15551230127", tenant="leftover")
+    stage.condition("next", "PhoneClaimed", status="True", reason="Claimed")
+    stage.pod("next")
+
+
+def test_no_number_reaches_the_log_events_or_metrics(operator: Replica, stage: Stage) -> None:
+    events = stage.api.get(f"/apis/events.k8s.io/v1/namespaces/{stage.namespace}/events")["items"]
+    assert events
+    for text in (operator.text(), operator.get("/metrics")[1], yaml.safe_dump(events)):
+        assert "15551230" not in text

@@ -1,0 +1,100 @@
+"""Two replicas: one leads and one stands by; restarts, crashes and frozen leaders do no harm."""
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.apiserver import ApiServer
+from tests.cluster.control_plane import ControlPlane
+from tests.integration.controller_stand_ins import (
+    Operators,
+    Stage,
+    make_namespace,
+    make_node,
+    operators,
+    settled,
+    wait_until_served,
+)
+from tests.waiting import eventually
+
+TAKE_OVER_SECONDS = 15.0
+
+
+@pytest.fixture(scope="module")
+def stage(control_plane: ControlPlane) -> Stage:
+    api = ApiServer.from_kubeconfig(control_plane.kubeconfig)
+    api.install()
+    wait_until_served(api)
+    make_node(api)
+    return make_namespace(api, "replicas")
+
+
+@pytest.fixture
+def running(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operators]:
+    with operators(stage.api, tmp_path_factory.mktemp("operator"), stage.namespace) as found:
+        yield found
+
+
+def test_a_standby_takes_over_and_nothing_is_written_in_a_steady_state(running: Operators, stage: Stage) -> None:
+    leader = running.start_leader()
+    stage.create("steady", phone="+15551230201", tenant="steady")
+    stage.connect("steady", "+15551230201")
+    settled(leader)
+    standby = running.start()
+    eventually(lambda: standby.get("/readyz")[0] == 200, "the standby is ready")
+    assert standby.metric("whatsapp_operator_leader") == 0
+    released = time.monotonic()
+    assert running.stop(leader) == 0
+    eventually(lambda: standby.leading, "the standby leads", every=0.05)
+    assert time.monotonic() - released < TAKE_OVER_SECONDS / 2, "the lease was not released"
+    assert settled(standby) == 0, standby.text()
+
+
+def test_a_killed_leader_is_replaced(running: Operators, stage: Stage) -> None:
+    leader = running.start_leader()
+    standby = running.start()
+    eventually(lambda: standby.get("/readyz")[0] == 200, "the standby is ready")
+    leader.process.kill()
+    killed = time.monotonic()
+    stage.create("orphan", phone="+15551230202", tenant="orphan")
+    stage.pod("orphan")
+    assert time.monotonic() - killed < TAKE_OVER_SECONDS
+    assert standby.metric("whatsapp_operator_leader") == 1
+
+
+def test_a_frozen_leader_writes_nothing_after_it_wakes(running: Operators, stage: Stage) -> None:
+    leader = running.start_leader()
+    standby = running.start()
+    eventually(lambda: standby.get("/readyz")[0] == 200, "the standby is ready")
+    settled(leader)
+    leader.process.send_signal(signal.SIGSTOP)
+    stage.create("thaw", phone="+15551230203", tenant="thaw")
+    stage.pod("thaw")
+    leader.process.send_signal(signal.SIGCONT)
+    assert leader.process.wait(timeout=20) == 1
+    stage.connect("thaw", "+15551230203")
+    assert len(stage.claims("thaw")) == 1
+    assert "acting" not in leader.text().partition("SIGSTOP")[2]
+
+
+def test_a_session_made_or_deleted_while_no_operator_runs(running: Operators, stage: Stage) -> None:
+    leader = running.start_leader()
+    stage.create("gone-meanwhile", phone="+15551230204", tenant="meanwhile")
+    stage.connect("gone-meanwhile", "+15551230204")
+    leader.process.kill()
+    leader.process.wait()
+    stage.delete("gone-meanwhile")
+    stage.create("made-meanwhile", phone="+15551230205", tenant="meanwhile")
+    running.start_leader()
+    stage.unlink("gone-meanwhile")
+    stage.gone("gone-meanwhile")
+    stage.connect("made-meanwhile", "+15551230205")
+
+
+def test_a_replica_without_its_lease_ends(running: Operators, stage: Stage) -> None:
+    leader = running.start_leader()
+    path = "/apis/coordination.k8s.io/v1/namespaces/whatsapp-operator-system/leases/whatsapp-operator-leader"
+    stage.api.patch(path, {"spec": {"holderIdentity": "somebody-else"}})
+    assert leader.process.wait(timeout=20) == 1

@@ -58,7 +58,7 @@ class RecordingApi:
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True)
-        certificate = _make_certificate(self.directory)
+        certificate = make_certificate(self.directory)
         (self.directory / "token").write_text(TOKEN)
         api = self
 
@@ -138,7 +138,7 @@ class RecordingApi:
         return None if value is None else base64.b64decode(value).decode()
 
 
-def _make_certificate(directory: Path) -> Path:
+def make_certificate(directory: Path) -> Path:
     """A self-signed certificate for 127.0.0.1 as `ca.crt`; returns the file with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "recording API server")])

@@ -1,0 +1,234 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.unit.session.test_machine import JID, START, Session, paired, showing
+from whatsapp_operator.api.reasons import MachineState
+from whatsapp_operator.session import report, wire
+from whatsapp_operator.session.kubernetes_api import ApiError
+from whatsapp_operator.session.machine import Publish
+from whatsapp_operator.session.secrets import Publisher, patch_of
+
+KEYS = {
+    "podUID": None,
+    "bootID": None,
+    "machine": None,
+    "reason": None,
+    "message": None,
+    "credentials": {"present", "valid", "registeredAt", "lastUsedAt"},
+    "device": {"jid", "lid", "platform", "businessName", "pushName"},
+    "connection": {"since", "lastConnectedAt", "disconnects", "lastReason", "nextRetryAt"},
+    "pairing": {
+        "method",
+        "state",
+        "attempt",
+        "id",
+        "startedAt",
+        "expiresAt",
+        "seq",
+        "succeeded",
+        "failed",
+        "history",
+    },
+    "relinkRequestID": None,
+    "relinkOutcome": None,
+}
+
+
+def built(session: Session) -> dict[str, Any]:
+    return report.build(session.state, pod_uid="pod", boot_id="boot")
+
+
+def test_has_every_key_in_every_situation() -> None:
+    for session in (Session(), showing(), paired()):
+        document = built(session)
+        assert document.keys() == KEYS.keys()
+        for key, inner in KEYS.items():
+            if inner is not None and document[key] is not None:
+                assert document[key].keys() == inner
+
+
+def test_tells_of_a_window() -> None:
+    session = showing()
+    pairing = built(session)["pairing"]
+    assert (pairing["state"], pairing["attempt"]) == ("Showing", 1)
+    assert pairing["startedAt"] == "1970-01-12T13:46:40.000000Z"
+    assert pairing["expiresAt"] == "1970-01-12T13:49:20.000000Z"
+    assert built(session)["device"] is None
+
+
+def test_a_new_qr_of_the_window_is_no_news() -> None:
+    session = showing()
+    before = built(session)
+    session.now += 60
+    session.feed(wire.QRCode("next", "png"))
+    assert built(session) == before
+
+
+def test_tells_of_a_connection() -> None:
+    document = built(paired())
+    assert document["machine"] == "Connected"
+    assert document["device"]["jid"] == JID
+    assert document["connection"]["since"] == report.timestamp(START)
+    assert document["pairing"]["state"] == "Idle"
+
+
+def test_tells_the_history_as_in_the_contract() -> None:
+    session = showing()
+    session.after(200)
+    (entry,) = built(session)["pairing"]["history"]
+    assert entry.keys() == {
+        "seq", "id", "method", "startedAt", "finishedAt", "result", "reason", "secondsToQR", "secondsToScan",
+        "secondsToConnected",
+    }  # fmt: skip
+    assert (entry["result"], entry["reason"], entry["secondsToScan"]) == ("Failed", "Expired", None)
+
+
+@pytest.mark.parametrize(
+    ("machine", "message", "accepted", "seconds"),
+    [
+        ("Starting", "", None, report.TRANSIENT_DELAY),
+        ("Connecting", "", None, report.TRANSIENT_DELAY),
+        ("Connecting", "It failed.", None, 0.0),
+        ("Connecting", "It failed.", ("Connecting", "It failed."), report.TRANSIENT_DELAY),
+        ("ShowingQR", "", None, 0.0),
+        ("Authenticating", "", ("ShowingQR", ""), 0.0),
+        ("Connected", "", ("Authenticating", ""), 0.0),
+        ("Reconnecting", "", ("Connected", ""), 0.0),
+        ("Reconnecting", "", ("Reconnecting", ""), report.TRANSIENT_DELAY),
+        ("Connecting", "", ("Connected", ""), 0.0),
+        ("Held", "", None, 0.0),
+    ],
+)
+def test_what_may_wait(machine: str, message: str, accepted: tuple[str, str] | None, seconds: float) -> None:
+    def made(machine: str, message: str) -> dict[str, Any]:
+        return {**built(Session()), "machine": MachineState(machine), "message": message}
+
+    assert report.delay(made(machine, message), made(*accepted) if accepted else None) == seconds
+
+
+class Api:
+    """Takes writes, or refuses them with a status."""
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, Any]] = []
+        self.status = 200
+        self.refused = 0
+
+    async def __call__(self, document: dict[str, Any]) -> None:
+        await asyncio.sleep(0)
+        if self.status != 200:
+            self.refused += 1
+            raise ApiError(self.status, "refused")
+        self.taken.append(document)
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """A deadline for what has no event of its own."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def running(work: Awaitable[None], body: Awaitable[None]) -> None:
+    task = asyncio.ensure_future(work)
+    try:
+        await body
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_last_report_wins_and_equal_ones_are_not_written() -> None:
+    api = Api()
+    reporter = report.Reporter(api, lambda: START)
+    shown, connected = built(showing()), built(paired())
+
+    async def body() -> None:
+        reporter.update(shown)
+        reporter.update(connected)
+        await until(lambda: api.taken)
+        assert api.taken == [{**connected, "reportedAt": report.timestamp(START)}]
+        reporter.update(connected)
+        reporter.update(shown)
+        await until(lambda: len(api.taken) == 2)
+
+    await running(reporter.run(), body())
+
+
+async def test_a_transient_state_waits_and_is_forgotten() -> None:
+    api = Api()
+    reporter = report.Reporter(api, lambda: START)
+
+    async def body() -> None:
+        reporter.update(built(Session()))
+        reporter.update(built(showing()))
+        await until(lambda: api.taken)
+        assert [document["machine"] for document in api.taken] == ["ShowingQR"]
+
+    await running(reporter.run(), body())
+
+
+async def test_a_refused_report_is_sent_again_unless_there_is_a_newer_one() -> None:
+    api = Api()
+    api.status = 503
+    reporter = report.Reporter(api, lambda: START)
+
+    async def body() -> None:
+        reporter.update(built(showing()))
+        await until(lambda: api.refused)
+        reporter.update(built(paired()))
+        api.status = 200
+        await until(lambda: api.taken)
+        assert [document["machine"] for document in api.taken] == ["Connected"]
+
+    await running(reporter.run(), body())
+
+
+def test_the_secret_has_all_keys_in_every_patch() -> None:
+    keys = {"qr", "qr.png", "code", "expiresAt"}
+    for publish in (None, Publish(START, qr="qr", png="cG5n"), Publish(START, code="ABCD-EFGH")):
+        assert patch_of(publish)["data"].keys() == keys
+    assert set(patch_of(None)["data"].values()) == {None}
+    assert patch_of(Publish(START, qr="qr", png="cG5n"))["data"] == {
+        "qr": "cXI=",
+        "qr.png": "cG5n",
+        "code": None,
+        "expiresAt": "MTk3MC0wMS0xMlQxMzo0Njo0MC4wMDAwMDBa",
+    }
+
+
+async def test_the_secret_is_retried_and_told_of() -> None:
+    api = Api()
+    api.status = 404
+    told: list[object] = []
+    publisher = Publisher(api, lambda: told.append("published"), told.append)
+
+    async def body() -> None:
+        publisher.show(Publish(START, qr="qr1", png=""))
+        await until(lambda: told == [404])
+        api.status = 200
+        publisher.show(Publish(START, qr="qr2", png=""))
+        await until(lambda: "published" in told)
+        publisher.show(None)
+        await until(lambda: len(api.taken) == 2)
+        assert api.taken == [patch_of(Publish(START, qr="qr2", png="")), patch_of(None)]
+
+    await running(publisher.run(), body())
+
+
+async def test_nothing_is_to_be_cleared_in_a_secret_that_is_missing() -> None:
+    api = Api()
+    api.status = 404
+    publisher = Publisher(api, lambda: None, lambda _: None)
+
+    async def body() -> None:
+        publisher.show(None)
+        await until(lambda: api.refused)
+        api.status = 200
+        await publisher.flush()
+        assert api.taken == []
+
+    await running(publisher.run(), body())

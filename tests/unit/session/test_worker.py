@@ -1,0 +1,90 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from whatsapp_operator.session.process import worker_environment
+from whatsapp_operator.session.worker import classify_code_error, classify_connect_error
+
+DIAL = (
+    "failed to dial whatsapp web websocket: failed to WebSocket dial: failed to send handshake request: "
+    'Get "https://web.whatsapp.com/ws/chat": '
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "with_proxy", "kind", "status"),
+    [
+        (DIAL + "proxyconnect tcp: dial tcp 10.0.0.1:3128: connect: connection refused", True, "proxy", 0),
+        (DIAL + "socks connect tcp 10.0.0.1:1080->web.whatsapp.com:443: EOF", True, "proxy", 0),
+        (DIAL + "Proxy Authentication Required", True, "proxy", 407),
+        (DIAL + "Forbidden", True, "proxy", 403),
+        (DIAL + "tls: failed to verify certificate: x509: certificate signed by unknown authority", True, "tls", 0),
+        (DIAL + "dial tcp: lookup web.whatsapp.com on 10.0.0.2:53: no such host", False, "dns", 0),
+        (DIAL + "dial tcp 31.13.0.1:443: i/o timeout", False, "network", 0),
+        ("unable to open database file: no such file or directory", False, "storage", 0),
+        ("required field Reason not set", False, "other", 0),
+    ],
+)
+def test_connect_errors_are_told_apart(text: str, with_proxy: bool, kind: str, status: int) -> None:
+    ended = classify_connect_error(text, with_proxy=with_proxy)
+    assert (ended.kind, ended.status) == (kind, status)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("info query returned status 429: rate-overlimit", "rate_limited"),
+        ("phone number too short", "invalid_phone"),
+        ("international phone number required (must not start with 0)", "invalid_phone"),
+        ("websocket not connected", "other"),
+    ],
+)
+def test_code_errors_are_told_apart(text: str, kind: str) -> None:
+    assert classify_code_error(text).kind == kind
+
+
+def test_the_worker_gets_little_of_the_environment(tmp_path: Path) -> None:
+    given = {"PATH": "/bin", "PYTHONPATH": "/app", "KUBERNETES_SERVICE_HOST": "10.0.0.1", "HTTPS_PROXY": "http://x"}
+    expected = {"PATH": "/bin", "PYTHONPATH": "/app", "NEONIZE_BOT_TAG": "off"}
+    assert worker_environment(tmp_path / "absent", given) == expected
+    assert worker_environment(tmp_path, given) == {**expected, "SSL_CERT_DIR": str(tmp_path)}
+
+
+def in_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.strip()
+
+
+def test_the_supervisor_needs_the_standard_library_only() -> None:
+    code = """
+import sys
+sys.path.insert(0, "operator")
+before = set(sys.modules)
+import whatsapp_operator.session.__main__
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(new - sys.stdlib_module_names))
+"""
+    assert in_python(code) == "['whatsapp_operator']"
+
+
+def test_unused_modules_are_loaded_on_first_use_only() -> None:
+    code = """
+import io, sys
+sys.path.insert(0, "operator")
+from whatsapp_operator.session import slim
+slim.install()
+import neonize
+from neonize.utils import calc
+heavy = {"bs4", "urllib3", "rich", "PIL._imaging", "segno.encoder", "phonenumbers.data"}
+print(sorted(heavy & sys.modules.keys()), neonize.client.Image)
+from PIL import Image
+image = Image.new("RGB", (4, 2))
+print(calc.crop_image(image).size)
+from phonenumbers import parse
+print(parse("+15551230001").country_code)
+"""
+    lines = in_python(code).splitlines()
+    assert lines[0].startswith("[] <whatsapp_operator.session.slim.")
+    assert lines[1:] == ["(2, 2)", "1"]

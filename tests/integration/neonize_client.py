@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import sys
 import threading
@@ -42,7 +43,9 @@ def main() -> None:
 
     from whatsapp_simulator.trust import trust_root
 
-    log.setLevel(os.environ.get("NEONIZE_LOG_LEVEL", "WARNING"))
+    level = os.environ.get("NEONIZE_LOG_LEVEL", "WARNING")
+    log.setLevel(level)
+    logging.getLogger().setLevel(level)
     trust_root(bytes.fromhex(root))
     client = NewClient(database, uuid="client")
 

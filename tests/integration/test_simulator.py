@@ -119,14 +119,17 @@ def test_removal_while_away_refuses_the_next_login(simulator: SimulatorProcess, 
 def test_two_devices_of_one_phone(simulator: SimulatorProcess, new_client: NewClient) -> None:
     first, second = new_client("first"), new_client("second")
     first.pair(PHONE)
+    first.do("send", to=FRIEND, text="alone")
     second.pair(PHONE)
     assert [device["id"] for device in simulator.devices(PHONE)] == [1, 2]
     simulator.send(FRIEND, PHONE, "to both")
     for client in (first, second):
         client.wait_for("Message", text="to both")
     second.do("send", to=FRIEND, text="from the second")
-    eventually(lambda: simulator.texts(FRIEND) == ["from the second"], "the friend has it")
+    eventually(lambda: simulator.texts(FRIEND) == ["alone", "from the second"], "the friend has it")
     assert first.wait_for("Message", text="from the second")["fromMe"] is True
+    first.do("send", to=FRIEND, text="from the first")
+    assert second.wait_for("Message", text="from the first")["fromMe"] is True
     simulator.send(PHONE, FRIEND, "from the phone")
     for client in (first, second):
         assert client.wait_for("Message", text="from the phone")["fromMe"] is True
@@ -146,6 +149,22 @@ def test_two_clients_write_to_each_other(simulator: SimulatorProcess, new_client
     second.do("send", to=PHONE, text="answer")
     first.wait_for("Message", text="answer")
     assert (simulator.texts(FRIEND), simulator.texts(PHONE)) == (["question"], ["answer"])
+
+
+def test_a_new_device_is_written_to_by_those_who_wrote_before(
+    simulator: SimulatorProcess, new_client: NewClient
+) -> None:
+    """The device list that the writer has in memory is told to be out of date."""
+    writer, reader = new_client("writer"), new_client("reader")
+    writer.pair(PHONE)
+    writer.do("send", to=FRIEND, text="before")
+    reader.pair(FRIEND)
+    writer.do("send", to=FRIEND, text="after")
+    reader.wait_for("Message", text="after")
+    simulator.call("DELETE", f"/phones/{FRIEND}/devices/1")
+    reader.wait_for("LoggedOut")
+    writer.do("send", to=FRIEND, text="at last")
+    eventually(lambda: simulator.texts(FRIEND) == ["before", "after", "at last"], "the phone has all messages")
 
 
 def test_messages_wait_for_a_client_that_is_away(simulator: SimulatorProcess, new_client: NewClient) -> None:

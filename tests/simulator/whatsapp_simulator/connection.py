@@ -1,228 +1,171 @@
-"""One client's stream: handshake, then registration or login, then stanzas until it ends."""
+"""What the server does on one client's stream: registration or login, then its stanzas one after the other."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from whatsapp_simulator import faults
-from whatsapp_simulator.binary.codec import decode, encode
 from whatsapp_simulator.binary.node import LID_SERVER, SERVER, Attribute, MalformedNodeError, Node
-from whatsapp_simulator.frames import Frames
 from whatsapp_simulator.keys import serialized, verify
 from whatsapp_simulator.linking import Candidate
-from whatsapp_simulator.noise import NoiseError, Responder
 from whatsapp_simulator.phone import address
-from whatsapp_simulator.protobuf import ClientPayload, HandshakeMessage, ProtobufDecodeError
 from whatsapp_simulator.signal.x3dh import SignedPreKey
 from whatsapp_simulator.stanzas.dispatch import handle, is_keepalive
 from whatsapp_simulator.stanzas.reaction import Request, error, result
 from whatsapp_simulator.store import DeviceId, Registration
+from whatsapp_simulator.stream import ClientGoneError, Introduction, Stream
 
 if TYPE_CHECKING:
     from whatsapp_simulator.server import Server
 
 logger = logging.getLogger(__name__)
 
-HANDSHAKE_TIMEOUT: Final = 20.0
 ANSWER_TIMEOUT: Final = 20.0
-LINGER: Final = 0.3
-"""Seconds between a stream's last stanza and its end; with less, some clients see only a closed connection."""
 LOGOUT_LINGER: Final = 2.0
 
 _RESTART: Final = "515"
 
 
-class ClientGoneError(ConnectionError):
-    """The client's stream ended, or it did not answer in time."""
-
-
 class Connection:
-    """A client's stream. Stanzas are handled one after the other, in the order in which they came."""
+    """A client that has shaken hands. `device` is who it is, once it has logged in."""
 
-    def __init__(self, server: Server, frames: Frames) -> None:
+    def __init__(self, server: Server, stream: Stream) -> None:
         self._server = server
-        self._frames = frames
+        self._stream = stream
         self._ids = itertools.count(1)
         self._answers: dict[str, asyncio.Future[Node]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._write_lock = asyncio.Lock()
-        self._silent = False
-        self._frames_left: int | None = None
+        self._stanzas_left: int | None = None
         self._candidate: Candidate | None = None
         self.device: DeviceId | None = None
 
-    # The stream
-
-    async def run(self) -> None:
+    async def run(self, introduction: Introduction) -> None:
         """Serve the client until its stream ends.
 
         Raises:
+            ConnectionError: the stream ended while something was sent.
             NoiseError, ValueError: the client does not speak the protocol.
         """
-        stream = aiter(self._frames)
         try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-                noise, payload = await self._handshake(stream)
-            if payload.HasField("devicePairingData"):
-                await self._register(noise, payload)
+            if introduction.payload.HasField("devicePairingData"):
+                await self._register(introduction)
             else:
-                await self._login(noise, payload)
-            async for frame in stream:
-                if self._frames_left is not None:
-                    if self._frames_left == 0:
-                        self._frames.abort()
-                        return
-                    self._frames_left -= 1
-                stanza = decode(self._incoming.decrypt(frame), self._server.dictionary)
-                logger.debug("received <%s>", stanza.tag)
+                await self._login(introduction)
+            async for stanza in self._stream.stanzas(self._server.dictionary):
+                if self._stanzas_left == 0:
+                    self._stream.abort()
+                    return
+                if self._stanzas_left is not None:
+                    self._stanzas_left -= 1
                 await self._handle(stanza)
-        except ConnectionError as error:
-            logger.debug("the stream ended: %s", error)
         finally:
             self._server.disconnected(self)
             for future in self._answers.values():
-                if not future.done():
-                    future.set_exception(ClientGoneError("the client closed its stream"))
-                    future.exception()
+                future.cancel()
             for task in self._tasks:
                 task.cancel()
-
-    async def _handshake(self, stream: AsyncIterator[bytes]) -> tuple[bytes, ClientPayload]:
-        responder = Responder(self._server.noise.static)
-        if self._server.faults.take(faults.Hang):
-            async for _ in stream:
-                continue
-            raise ClientGoneError("the client left while it was not answered")
-        hello = _message(await _next(stream))
-        responder.read_hello(hello.clientHello.ephemeral)
-        ephemeral, static, chain = responder.write_hello(self._server.noise.issue_chain(self._server.now()))
-        answer = HandshakeMessage(
-            serverHello=HandshakeMessage.ServerHello(ephemeral=ephemeral, static=static, payload=chain)
-        )
-        await self._frames.send(answer.SerializeToString())
-        finish = _message(await _next(stream)).clientFinish
-        noise, payload = responder.read_finish(finish.static, finish.payload)
-        self._incoming, self._outgoing = responder.split()
-        try:
-            return noise, ClientPayload.FromString(payload)
-        except ProtobufDecodeError as error:
-            raise NoiseError("the client's payload is malformed") from error
-
-    async def send(self, stanza: Node) -> None:
-        """Send a stanza; raises ConnectionError when the stream has ended."""
-        if self._silent:
-            return
-        logger.debug("sending <%s>", stanza.tag)
-        async with self._write_lock:
-            await self._frames.send(self._outgoing.encrypt(encode(stanza)))
-
-    async def send_encoded(self, stanza: bytes) -> None:
-        """Send a stanza encoded earlier."""
-        if not self._silent:
-            async with self._write_lock:
-                await self._frames.send(self._outgoing.encrypt(stanza))
 
     async def request(self, namespace: str, content: Sequence[Node]) -> Node:
         """Send an IQ of type `set` and wait for the client's answer, be it a result or an error.
 
         Raises:
-            ClientGoneError: it did not come within 20 s.
+            ClientGoneError: it did not come within 20 s, or the stream ended.
         """
         identifier = self._new_id()
         future: asyncio.Future[Node] = asyncio.get_running_loop().create_future()
         self._answers[identifier] = future
+        stanza = Node("iq", {"from": SERVER, "id": identifier, "type": "set", "xmlns": namespace}, content)
         try:
-            await self.send(Node("iq", {"from": SERVER, "id": identifier, "type": "set", "xmlns": namespace}, content))
-            async with asyncio.timeout(ANSWER_TIMEOUT):
-                return await future
-        except (TimeoutError, ConnectionError) as error:
-            raise ClientGoneError("the client did not answer") from error
+            await self._stream.send(stanza)
+            done, _ = await asyncio.wait([future], timeout=ANSWER_TIMEOUT)
+        except ConnectionError as cause:
+            raise ClientGoneError("the stream has ended") from cause
         finally:
             del self._answers[identifier]
+        if not done or future.cancelled():
+            raise ClientGoneError("the client did not answer")
+        return future.result()
 
     async def notify(self, kind: str, content: Sequence[Node]) -> None:
-        """Send a notification from the server."""
+        """Send a notification from the server; raises ConnectionError when the stream has ended."""
         now = int(self._server.now())
         attributes: dict[str, Attribute] = {"from": SERVER, "id": self._new_id(), "type": kind, "t": now}
-        await self.send(Node("notification", attributes, content))
+        await self._stream.send(Node("notification", attributes, content))
+
+    async def send(self, stanza: Node) -> None:
+        """Send a stanza; raises ConnectionError when the stream has ended."""
+        await self._stream.send(stanza)
 
     async def end(self, stanza: Node) -> None:
         """Send a last stanza, and close the stream after the client had time to read it."""
-        with contextlib.suppress(ConnectionError):
-            await self.send(stanza)
-            await asyncio.sleep(LINGER)
-        await self._frames.close()
+        await self._stream.end(stanza)
 
     async def restart(self) -> None:
         """Tell a client that has just been linked to come back and log in."""
-        await self.end(Node("stream:error", {"code": _RESTART}))
+        await self._stream.end(Node("stream:error", {"code": _RESTART}))
 
     def abort(self) -> None:
         """Cut the stream."""
-        self._frames.abort()
+        self._stream.abort()
 
     def _new_id(self) -> str:
         return f"s.{next(self._ids)}"
 
-    def _later(self, work: asyncio.Task[None]) -> None:
-        self._tasks.add(work)
-        work.add_done_callback(self._tasks.discard)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # Registration and login
 
-    async def _register(self, noise: bytes, payload: ClientPayload) -> None:
+    async def _register(self, introduction: Introduction) -> None:
         failure = self._server.faults.take(faults.Failure)
         if failure:
-            await self.end(failure_node(failure))
+            await self._stream.end(failure_node(failure))
             return
         self._impair(None)
-        registration = _registration(noise, payload.devicePairingData)
+        registration = _registration(introduction)
         self._candidate = self._server.linking.register(self, registration)
-        refs = [Node("ref", content=ref.encode()) for ref in self._candidate.refs]
-        self._later(asyncio.create_task(self._offer(refs)))
+        self._start(self._offer(self._candidate.refs))
 
-    async def _offer(self, refs: list[Node]) -> None:
+    async def _offer(self, refs: list[str]) -> None:
+        content = [Node("ref", content=ref.encode()) for ref in refs]
         try:
-            await self.request("md", [Node("pair-device", content=refs)])
-        except ClientGoneError as error:
-            logger.info("pair-device was not confirmed: %s", error)
+            await self.request("md", [Node("pair-device", content=content)])
+        except ClientGoneError as cause:
+            logger.info("pair-device was not confirmed: %s", cause)
 
-    async def _login(self, noise: bytes, payload: ClientPayload) -> None:
-        server, id = self._server, DeviceId(str(payload.username), payload.device)
+    async def _login(self, introduction: Introduction) -> None:
+        server, payload = self._server, introduction.payload
+        id = DeviceId(str(payload.username), payload.device)
         failure = server.faults.take_for(faults.Failure, id)
-        if failure:
-            await self.end(failure_node(failure))
-            return
         device, phone = server.store.device(id), server.store.phone(id.number)
-        if device is None or phone is None or device.keys.noise != noise:
-            await self.end(failure_node(faults.Failure(reason="401")))
+        if not failure and (device is None or device.keys.noise != introduction.noise):
+            failure = faults.Failure(reason="401")
+        if failure or phone is None:
+            await self._stream.end(failure_node(failure or faults.Failure(reason="401")))
             return
         self._impair(id)
         self.device = id
-        await server.connected(self)
-        await self.send(
-            Node(
-                "success",
-                {"t": int(server.now()), "lid": address(phone, id.device, LID_SERVER), "props": 1, "location": "sim"},
-            )
-        )
+        server.connected(self, id)
+        lid = address(phone, id.device, LID_SERVER)
+        await self.send(Node("success", {"t": int(server.now()), "lid": lid, "props": 1, "location": "sim"}))
         if not payload.passive:
             await self._synchronize(id)
-        await server.strike(self)
+        server.strike(self)
 
     def _impair(self, id: DeviceId | None) -> None:
         """Apply the faults that last as long as the stream."""
         number, device = (id.number, id.device) if id else (None, None)
         if self._server.faults.take(faults.Hang, number, device):
-            self._silent = True
+            self._stream.silent = True
         close = self._server.faults.take(faults.CloseAfterFrames, number, device)
         if close:
-            self._frames_left = close.frames
+            self._stanzas_left = close.frames
 
     async def _synchronize(self, id: DeviceId) -> None:
         """Send what was kept for the device while it was away, framed by the two notices clients wait for."""
@@ -230,13 +173,13 @@ class Connection:
         counts = {"count": len(kept), "message": len(kept), "receipt": 0, "notification": 0, "appdata": 0}
         await self.send(Node("ib", {"from": SERVER}, [Node("offline_preview", counts)]))
         for stanza in kept:
-            await self.send_encoded(stanza)
+            await self._stream.send_encoded(stanza)
         await self.send(Node("ib", {"from": SERVER}, [Node("offline", {"count": len(kept)})]))
 
     # Stanzas
 
     async def _handle(self, stanza: Node) -> None:
-        if self._silent:
+        if self._stream.silent:
             return
         if stanza.tag == "iq" and stanza.get("type") in ("result", "error"):
             future = self._answers.get(stanza.text("id"))
@@ -266,43 +209,29 @@ class Connection:
         device, phone = server.store.device(id), server.store.phone(id.number)
         if device is None or phone is None:
             return
-        reaction = handle(Request(stanza, device, phone, server.store, server.now()))
-        for delivery in reaction.deliveries:
-            server.keep(delivery)
+        with server.store.transaction():
+            reaction = handle(Request(stanza, device, phone, server.store, server.now()))
+            server.keep(reaction.deliveries)
         for reply in reaction.replies:
             await self.send(reply)
         if reaction.synchronized:
             await self._synchronize(id)
-        for delivery in reaction.deliveries:
-            await server.deliver(delivery)
+        await server.deliver(reaction.deliveries)
         if reaction.unlinked:
             server.disconnected(self)
-            self._later(asyncio.create_task(self._leave()))
+            self._start(self._leave())
 
     async def _leave(self) -> None:
         await asyncio.sleep(LOGOUT_LINGER)
-        await self._frames.close()
+        await self._stream.close()
 
 
-async def _next(stream: AsyncIterator[bytes]) -> bytes:
-    try:
-        return await anext(stream)
-    except StopAsyncIteration as error:
-        raise ClientGoneError("the stream ended within the handshake") from error
-
-
-def _message(frame: bytes) -> HandshakeMessage:
-    try:
-        return HandshakeMessage.FromString(frame)
-    except ProtobufDecodeError as error:
-        raise NoiseError("a handshake message is malformed") from error
-
-
-def _registration(noise: bytes, data: ClientPayload.DevicePairingRegistrationData) -> Registration:
+def _registration(introduction: Introduction) -> Registration:
+    data = introduction.payload.devicePairingData
     signed = SignedPreKey(int.from_bytes(data.eSkeyID, "big"), data.eSkeyVal, data.eSkeySig)
     if not verify(data.eIdent, serialized(signed.public), signed.signature):
         raise MalformedNodeError("the signed prekey of a registration is not signed by its identity")
-    return Registration(noise, data.eIdent, int.from_bytes(data.eRegid, "big"), signed)
+    return Registration(introduction.noise, data.eIdent, int.from_bytes(data.eRegid, "big"), signed)
 
 
 def failure_node(failure: faults.Failure) -> Node:

@@ -104,12 +104,12 @@ class Control:
     async def _scan(self, request: web.Request) -> web.Response:
         phone, body = self._target(request), await _body(request)
         text = _string(body, "qr")
-        return await self._link(phone, lambda: self._server.linking.scan(phone, text), _delay(body))
+        return await self._link(phone, lambda: self._server.scan(phone, text), _delay(body))
 
     async def _enter_code(self, request: web.Request) -> web.Response:
         phone, body = self._target(request), await _body(request)
         text = _string(body, "code")
-        return await self._link(phone, lambda: self._server.linking.enter_code(phone, text), _delay(body))
+        return await self._link(phone, lambda: self._server.enter_code(phone, text), _delay(body))
 
     async def _link(self, phone: Phone, link: Callable[[], Awaitable[DeviceId]], delay: float) -> web.Response:
         if not delay:
@@ -182,7 +182,7 @@ class Control:
         except faults.FaultError as error:
             raise ProblemError(422, "malformed-fault", str(error)) from error
         fault = self._server.faults.add(behaviour, scope, times)
-        await self._server.strike_all()
+        self._server.strike_all()
         return web.json_response(fault.describe(), status=201, headers={"Location": f"/faults/{fault.id}"})
 
     async def _clear_faults(self, _: web.Request) -> web.Response:

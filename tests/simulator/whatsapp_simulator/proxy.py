@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -33,7 +34,9 @@ class Proxy:
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port, which matters where 0 was asked for."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: _Dial(self), host, port, backlog=1024)
+        self._listener = await loop.create_server(
+            lambda: _Dial(self._answer, self._secure, self._dials), host, port, backlog=1024
+        )
         return int(self._listener.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -43,7 +46,7 @@ class Proxy:
         for dial in list(self._dials):
             dial.cut()
 
-    def answer(self, request: bytes) -> HTTPStatus | int:
+    def _answer(self, request: bytes) -> int:
         """The status for the head of a request."""
         words = request.partition(b"\r\n")[0].split()
         if len(words) != 3 or words[0] != b"CONNECT":
@@ -53,12 +56,30 @@ class Proxy:
         refused = self._faults.take(faults.RefuseDial)
         return refused.status if refused else HTTPStatus.OK
 
+    async def _secure(self, transport: asyncio.Transport) -> None:
+        gate = _Gate()
+        try:
+            secured = await asyncio.get_running_loop().start_tls(transport, gate, self._context, server_side=True)
+        except (OSError, ssl.SSLError) as error:
+            logger.info("a client did not accept TLS: %s", error)
+            transport.abort()
+            return
+        if secured is not None and not gate.lost:
+            gate.open(self._server(), secured)
+
 
 class _Dial(asyncio.Protocol):
     """One client until its TLS stands: reads the CONNECT request, answers it, and hands over."""
 
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
+    def __init__(
+        self,
+        answer: Callable[[bytes], int],
+        secure: Callable[[asyncio.Transport], Coroutine[Any, Any, None]],
+        dials: set[_Dial],
+    ) -> None:
+        self._answer = answer
+        self._secure = secure
+        self._dials = dials
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._handover: asyncio.Task[None] | None = None
@@ -68,7 +89,7 @@ class _Dial(asyncio.Protocol):
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("a dial needs a stream transport")
         self._transport = transport
-        self._proxy._dials.add(self)
+        self._dials.add(self)
         self._timeout = asyncio.get_running_loop().call_later(REQUEST_TIMEOUT, self.cut)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -82,7 +103,7 @@ class _Dial(asyncio.Protocol):
             self._transport.abort()
 
     def _done(self) -> None:
-        self._proxy._dials.discard(self)
+        self._dials.discard(self)
         if self._timeout:
             self._timeout.cancel()
 
@@ -93,12 +114,13 @@ class _Dial(asyncio.Protocol):
         if len(self._buffer) > MAX_REQUEST:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         elif _END in self._buffer:
-            status = self._proxy.answer(bytes(self._buffer))
+            status = self._answer(bytes(self._buffer))
             if status != HTTPStatus.OK:
                 self._refuse(status)
                 return
             self._transport.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             self._handover = asyncio.create_task(self._secure(self._transport))
+            self._handover.add_done_callback(lambda _: self._done())
 
     def _refuse(self, status: int) -> None:
         phrase = HTTPStatus(status).phrase if status in HTTPStatus.__members__.values() else ""
@@ -106,22 +128,6 @@ class _Dial(asyncio.Protocol):
         if self._transport:
             self._transport.write(head.encode())
             self._transport.close()
-
-    async def _secure(self, transport: asyncio.Transport) -> None:
-        gate = _Gate()
-        try:
-            secured = await asyncio.get_running_loop().start_tls(
-                transport, gate, self._proxy._context, server_side=True
-            )
-        except (OSError, ssl.SSLError) as error:
-            logger.info("a client did not accept TLS: %s", error)
-            transport.abort()
-            return
-        finally:
-            self._done()
-        if secured is None or gate.lost:
-            return
-        gate.open(self._proxy._server(), secured)
 
 
 class _Gate(asyncio.Protocol):

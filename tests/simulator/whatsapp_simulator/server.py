@@ -6,30 +6,33 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from aiohttp import web
 
-from whatsapp_simulator import faults
+from whatsapp_simulator import device_list, faults
 from whatsapp_simulator.binary.codec import encode
 from whatsapp_simulator.binary.tokens import Dictionary
 from whatsapp_simulator.certificates import NoiseAuthority, TLSAuthority
 from whatsapp_simulator.connection import Connection, stream_error_node
-from whatsapp_simulator.frames import MAX_MESSAGE, WebSocketFrames
+from whatsapp_simulator.frames import MAX_MESSAGE, Frames, WebSocketFrames
 from whatsapp_simulator.keys import KeyPair
 from whatsapp_simulator.linking import Linking
 from whatsapp_simulator.noise import NoiseError
 from whatsapp_simulator.phone import Delivery, send_text
 from whatsapp_simulator.problems import ProblemError, unknown_device, unknown_phone
 from whatsapp_simulator.store import DeviceId, Phone, Store, replace
+from whatsapp_simulator.stream import accept
 from whatsapp_simulator.trust import TRUST_LINE
 
 logger = logging.getLogger(__name__)
 
 CHAT_PATH: Final = "/ws/chat"
 DEFAULT_REFS: Final = 6
+HANDSHAKE_TIMEOUT: Final = 20.0
+CLOSE_TIMEOUT: Final = 2.0
 
 
 class Server:
@@ -50,7 +53,7 @@ class Server:
         self.tls = tls_authority(store)
         self.faults = faults.Faults()
         self.linking = Linking(store, self.faults, now, refs)
-        self._connections: set[Connection] = set()
+        self._frames: set[Frames] = set()
         self._by_device: dict[DeviceId, Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -70,37 +73,46 @@ class Server:
 
     async def _chat(self, request: web.Request) -> web.WebSocketResponse:
         # A client may offer compression; declining it spares its memory, some 300 KB a client.
-        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, compress=False, timeout=2.0)
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, compress=False, timeout=CLOSE_TIMEOUT)
         await socket.prepare(request)
-        connection = Connection(self, WebSocketFrames(socket, request))
-        self._connections.add(connection)
+        frames = WebSocketFrames(socket, request)
+        self._frames.add(frames)
         try:
-            await connection.run()
+            await self._serve(frames)
         except TimeoutError:
             logger.info("a client did not finish its handshake")
+        except ConnectionError as error:
+            logger.debug("a stream ended: %s", error)
         except (NoiseError, ValueError) as error:
             logger.warning("a client does not speak the protocol: %s", error)
         finally:
-            self._connections.discard(connection)
+            self._frames.discard(frames)
             await socket.close()
         return socket
 
+    async def _serve(self, frames: Frames) -> None:
+        if self.faults.take(faults.Hang):
+            async for _ in frames:
+                logger.debug("a frame is left unanswered")
+            return
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+            stream, introduction = await accept(frames, self.noise, self.now())
+        await Connection(self, stream).run(introduction)
+
     async def shutdown(self) -> None:
         """Cut all clients; they find the server again when it is back."""
-        for connection in list(self._connections):
-            connection.abort()
+        for frames in list(self._frames):
+            frames.abort()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # Clients
 
-    async def connected(self, connection: Connection) -> None:
+    def connected(self, connection: Connection, id: DeviceId) -> None:
         """A device has logged in; an older stream of the same device is told that it was replaced."""
-        if connection.device is None:
-            return
-        older = self._by_device.get(connection.device)
-        self._by_device[connection.device] = connection
+        older = self._by_device.get(id)
+        self._by_device[id] = connection
         if older is not None:
             self.start(older.end(stream_error_node(faults.StreamError(conflict="replaced"))))
 
@@ -115,7 +127,7 @@ class Server:
 
     @property
     def connection_count(self) -> int:
-        return len(self._connections)
+        return len(self._frames)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something in the background until it ends or the server does."""
@@ -123,22 +135,23 @@ class Server:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def keep(self, delivery: Delivery) -> None:
-        """Store a stanza that must survive until its reader confirms it."""
-        if delivery.kept:
-            self.store.add_undelivered(delivery.to, delivery.stanza.text("id"), encode(delivery.stanza))
+    def keep(self, deliveries: Iterable[Delivery]) -> None:
+        """Store the stanzas that must survive until their readers confirm them."""
+        for delivery in deliveries:
+            if delivery.kept:
+                self.store.add_undelivered(delivery.to, delivery.stanza.text("id"), encode(delivery.stanza))
 
-    async def deliver(self, delivery: Delivery) -> None:
-        """Send a stanza to a device if it is connected. One that is kept, and lost here, is sent at the next login."""
-        connection = self._by_device.get(delivery.to)
-        if connection is None:
-            return
-        try:
-            await connection.send(delivery.stanza)
-        except ConnectionError as error:
-            logger.debug("a device's stream ended before a delivery: %s", error)
+    async def deliver(self, deliveries: Iterable[Delivery]) -> None:
+        """Send stanzas to the devices that are connected. A kept one that is lost here is sent at the next login."""
+        for delivery in deliveries:
+            connection = self._by_device.get(delivery.to)
+            try:
+                if connection:
+                    await connection.send(delivery.stanza)
+            except ConnectionError as error:
+                logger.debug("a device's stream ended before a delivery: %s", error)
 
-    async def strike(self, connection: Connection) -> None:
+    def strike(self, connection: Connection) -> None:
         """Let the faults loose that hit a client which is logged in."""
         id = connection.device
         if id is None:
@@ -149,10 +162,10 @@ class Server:
         elif self.faults.take_for(faults.Drop, id):
             connection.abort()
 
-    async def strike_all(self) -> None:
+    def strike_all(self) -> None:
         """As `strike`, for everyone who is logged in now."""
         for connection in list(self._by_device.values()):
-            await self.strike(connection)
+            self.strike(connection)
 
     # Phones
 
@@ -174,6 +187,25 @@ class Server:
             raise unknown_phone()
         return phone
 
+    async def announce(self, phone: Phone, device: int, change: Literal["add", "remove"]) -> None:
+        """Tell those concerned that a phone's device list has changed."""
+        with self.store.transaction():
+            deliveries = device_list.changed(self.store, phone, device, change, self.now())
+            self.keep(deliveries)
+        await self.deliver(deliveries)
+
+    async def scan(self, phone: Phone, text: str) -> DeviceId:
+        """Scan a QR; see `Linking.scan`."""
+        id = await self.linking.scan(phone, text)
+        await self.announce(phone, id.device, "add")
+        return id
+
+    async def enter_code(self, phone: Phone, text: str) -> DeviceId:
+        """Type a pairing code; see `Linking.enter_code`."""
+        id = await self.linking.enter_code(phone, text)
+        await self.announce(phone, id.device, "add")
+        return id
+
     async def unlink(self, phone: Phone, device: int) -> None:
         """Remove a companion from the phone's list, and end its stream.
 
@@ -184,6 +216,7 @@ class Server:
         if not self.store.delete_device(id):
             raise unknown_device()
         connection = self._by_device.pop(id, None)
+        await self.announce(phone, device, "remove")
         if connection:
             await connection.end(stream_error_node(faults.StreamError(code="401", conflict="device_removed")))
 
@@ -191,10 +224,8 @@ class Server:
         """Write from a phone; returns the message's id."""
         with self.store.transaction():
             identifier, deliveries = send_text(self.store, phone, recipient, text, self.now())
-            for delivery in deliveries:
-                self.keep(delivery)
-        for delivery in deliveries:
-            await self.deliver(delivery)
+            self.keep(deliveries)
+        await self.deliver(deliveries)
         return identifier
 
 

@@ -385,6 +385,11 @@ class Store:
     def save_addressing(self, id: DeviceId, peer: str, server: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO addressing VALUES (?, ?, ?, ?)", (id.number, id.device, peer, server))
 
+    def correspondents(self, number: str) -> list[DeviceId]:
+        """The companions that have written to a phone."""
+        rows = self._db.execute("SELECT number, device FROM addressing WHERE peer = ?", (number,))
+        return [DeviceId(*row) for row in rows]
+
     # Messages
 
     def add_undelivered(self, id: DeviceId, message: str, stanza: bytes) -> None:

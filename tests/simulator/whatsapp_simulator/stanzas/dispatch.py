@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from whatsapp_simulator import device_list
 from whatsapp_simulator.binary.node import Node
 from whatsapp_simulator.stanzas import keys, message, receipt, usync
 from whatsapp_simulator.stanzas.reaction import Reaction, Request, error, result
@@ -19,7 +20,8 @@ def unlink(request: Request) -> Reaction:
     if phone is None or (phone.number, asked.device) != (request.device.id.number, request.device.id.device):
         return Reaction((error(request.stanza, 405, "not-allowed"),))
     request.store.delete_device(request.device.id)
-    return Reaction((result(request.stanza),), unlinked=True)
+    told = device_list.changed(request.store, phone, asked.device, "remove", request.now)
+    return Reaction((result(request.stanza),), told, unlinked=True)
 
 
 def activate(request: Request) -> Reaction:

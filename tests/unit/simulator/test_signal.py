@@ -90,7 +90,6 @@ def test_without_a_one_time_prekey(alice: Party, bob: Party) -> None:
     assert bob.read(message) == b"text"
 
 
-@settings(max_examples=60)
 @given(st.data())
 def test_any_order_loss_and_restart(data: st.DataObject) -> None:
     """Messages of both sides travel in any order; some are lost; each end restarts at any moment."""

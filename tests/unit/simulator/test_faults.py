@@ -1,0 +1,124 @@
+"""How faults are described, whom they concern, and how often they show."""
+
+from typing import Any
+
+import pytest
+
+from whatsapp_simulator.connection import failure_node, stream_error_node
+from whatsapp_simulator.faults import (
+    KINDS,
+    BadHMAC,
+    Behaviour,
+    CloseAfterFrames,
+    Drop,
+    Failure,
+    FaultError,
+    Faults,
+    RefuseDial,
+    Scope,
+    StreamError,
+    parse,
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "parsed"),
+    [
+        ({"kind": "drop"}, (Drop(), Scope(), 1)),
+        ({"kind": "drop", "times": None}, (Drop(), Scope(), None)),
+        ({"kind": "drop", "phone": "+15551230001", "times": 3}, (Drop(), Scope("15551230001"), 3)),
+        ({"kind": "drop", "phone": "15551230001", "device": 2}, (Drop(), Scope("15551230001", 2), 1)),
+        ({"kind": "refuse-dial", "status": 407}, (RefuseDial(407), Scope(), 1)),
+        ({"kind": "close-after-frames", "frames": 0}, (CloseAfterFrames(0), Scope(), 1)),
+        (
+            {"kind": "failure", "reason": "402", "code": "101", "expire": 60},
+            (Failure("402", "101", 60), Scope(), 1),
+        ),
+        ({"kind": "stream-error", "conflict": "replaced"}, (StreamError(None, "replaced"), Scope(), 1)),
+    ],
+)
+def test_faults_as_described(body: dict[str, Any], parsed: tuple[Behaviour, Scope, int | None]) -> None:
+    assert parse(body) == parsed
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ({}, "kind must be one of"),
+        ({"kind": "unknown"}, "kind must be one of"),
+        ({"kind": "drop", "times": 0}, "times"),
+        ({"kind": "drop", "times": True}, "times"),
+        ({"kind": "drop", "phone": 1}, "phone must be a string"),
+        ({"kind": "drop", "device": 1}, "needs phone"),
+        ({"kind": "drop", "reason": "401"}, "drop has no reason"),
+        ({"kind": "failure", "reason": 401}, "reason must be a string"),
+        ({"kind": "failure", "expire": "soon"}, "expire must be a number"),
+        ({"kind": "close-after-frames", "frames": True}, "frames must be a number"),
+        ({"kind": "refuse-dial", "phone": "15551230001"}, "concerns all phones"),
+    ],
+)
+def test_faults_described_wrongly_name_the_field(body: dict[str, Any], cause: str) -> None:
+    with pytest.raises(FaultError, match=cause):
+        parse(body)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_has_defaults_and_can_be_listed(kind: str) -> None:
+    faults = Faults()
+    fault = faults.add(*parse({"kind": kind}))
+    assert fault.describe()["kind"] == kind
+    assert [listed.id for listed in faults.all()] == [fault.id]
+
+
+@pytest.mark.parametrize(
+    ("scope", "number", "device", "covered"),
+    [
+        (Scope(), None, None, True),
+        (Scope(), "1", 2, True),
+        (Scope("1"), "1", 2, True),
+        (Scope("1"), "2", 2, False),
+        (Scope("1"), None, None, False),
+        (Scope("1", 2), "1", 2, True),
+        (Scope("1", 2), "1", 3, False),
+        (Scope("1", 2), "1", None, False),
+    ],
+)
+def test_whom_a_fault_concerns(scope: Scope, number: str | None, device: int | None, covered: bool) -> None:
+    faults = Faults()
+    faults.add(Drop(), scope, None)
+    assert (faults.take(Drop, number, device) is not None) is covered
+
+
+def test_how_often_a_fault_shows() -> None:
+    faults = Faults()
+    twice = faults.add(Drop(), Scope(), 2)
+    assert [faults.take(Drop) is not None for _ in range(3)] == [True, True, False]
+    assert twice.fired == 2
+    assert faults.all() == []
+    always = faults.add(Drop(), Scope(), None)
+    for _ in range(5):
+        assert faults.take(Drop)
+    assert always.fired == 5
+    assert faults.remove(always.id)
+    assert not faults.remove(always.id)
+    assert faults.take(Drop) is None
+
+
+def test_the_oldest_matching_fault_shows_first() -> None:
+    faults = Faults()
+    faults.add(BadHMAC(), Scope(), 1)
+    faults.add(Failure("500"), Scope("2"), 1)
+    faults.add(Failure("503"), Scope(), 1)
+    faults.add(Failure("400"), Scope(), 1)
+    assert [faults.take(Failure, "1"), faults.take(Failure, "2")] == [Failure("503"), Failure("500")]
+    faults.clear()
+    assert faults.take(Failure) is None
+
+
+def test_the_stanzas_that_faults_send() -> None:
+    ban = failure_node(Failure("402", "101", 60))
+    assert dict(ban.attrs) == {"reason": "402", "location": "sim", "code": "101", "expire": 60}
+    removed = stream_error_node(StreamError("401", "device_removed"))
+    assert removed.get("code") == "401"
+    assert removed.require("conflict").get("type") == "device_removed"
+    assert stream_error_node(StreamError("503")).children == ()

@@ -1,0 +1,158 @@
+"""Linking without a network: references, their time, and what a phone is told when it does not work."""
+
+import base64
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.simulator.companions import NOW, Companion
+from whatsapp_simulator.binary.node import Node
+from whatsapp_simulator.connection import Connection
+from whatsapp_simulator.faults import BadHMAC, Faults, PhoneNeverFinishes, Scope
+from whatsapp_simulator.linking import Candidate, Linking
+from whatsapp_simulator.pairing import adv
+from whatsapp_simulator.problems import ProblemError
+from whatsapp_simulator.store import DeviceId, Phone, Store
+from whatsapp_simulator.stream import ClientGoneError
+
+SECRET = bytes(range(32))
+
+
+class FakeConnection:
+    """A client that answers `pair-success` at once, strictly or as told."""
+
+    def __init__(self, companion: Companion) -> None:
+        self.companion = companion
+        self.restarted = False
+        self.gone = False
+        self.signature: bytes | None = None
+
+    async def request(self, namespace: str, content: Sequence[Node]) -> Node:
+        if self.gone:
+            raise ClientGoneError("gone")
+        envelope = content[0].require("device-identity").data
+        try:
+            signed = adv.answer(envelope, SECRET, self.companion.identity)
+        except adv.EnvelopeError as error:
+            return Node("iq", {"type": "error"}, [Node("error", {"code": 401, "text": str(error)})])
+        identity = Node("device-identity", content=self.signature or signed)
+        return Node("iq", {"type": "result"}, [Node("pair-device-sign", content=[identity])])
+
+    async def restart(self) -> None:
+        self.restarted = True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class World:
+    """A phone, a client that waits, and the linking between them."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.clock = Clock()
+        self.faults = Faults()
+        self.linking = Linking(store, self.faults, self.clock, refs=6)
+        self.phone = store.add_phone("15551230001", "Phone", NOW)
+        self.connection = FakeConnection(Companion(DeviceId("", 0)))
+        self.candidate = self.register(self.connection)
+
+    def register(self, connection: FakeConnection) -> Candidate:
+        return self.linking.register(cast(Connection, connection), connection.companion.registration)
+
+    def qr(self, ref: str) -> str:
+        keys = self.connection.companion.registration
+        return ",".join([ref, *(base64.b64encode(key).decode() for key in (keys.noise, keys.identity, SECRET))])
+
+    async def scan(self, index: int = 0, phone: Phone | None = None) -> DeviceId:
+        return await self.linking.scan(phone or self.phone, self.qr(self.candidate.refs[index]))
+
+    async def problem(self, **arguments: Any) -> tuple[int, str]:
+        with pytest.raises(ProblemError) as caught:
+            await self.scan(**arguments)
+        return caught.value.status, caught.value.name
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    store = Store(None)
+    yield World(store)
+    store.close()
+
+
+async def test_a_scan_links_the_client(world: World) -> None:
+    id = await world.scan()
+    assert id == DeviceId("15551230001", 1)
+    assert world.connection.restarted
+    device = world.store.device(id)
+    assert device is not None
+    assert device.keys == world.connection.companion.registration
+
+
+@pytest.mark.parametrize(
+    ("index", "seconds", "works"), [(0, 69, True), (0, 71, False), (1, 89, True), (1, 91, False), (5, 169, True)]
+)
+async def test_a_reference_lives_as_long_as_its_qr(world: World, index: int, seconds: float, works: bool) -> None:
+    world.clock.now += seconds
+    if works:
+        await world.scan(index)
+    else:
+        assert await world.problem(index=index) == (410, "expired-ref")
+
+
+async def test_a_client_that_left_leaves_expired_references(world: World) -> None:
+    world.linking.forget(cast(Connection, world.connection))
+    assert world.linking.candidates() == []
+    assert await world.problem() == (410, "expired-ref")
+
+
+async def test_references_are_never_reused(world: World) -> None:
+    other = world.register(FakeConnection(Companion(DeviceId("", 0))))
+    assert not {*world.candidate.refs} & {*other.refs}
+    assert world.linking.candidates() == [world.candidate, other]
+
+
+async def test_one_phone_is_faster(world: World) -> None:
+    await world.scan()
+    assert await world.problem(index=1) == (409, "already-scanned")
+
+
+async def test_a_wrong_hmac_is_refused_by_the_client(world: World) -> None:
+    world.faults.add(BadHMAC(), Scope("15551230001"), 1)
+    assert await world.problem() == (409, "refused-by-client")
+    assert world.store.devices("15551230001") == []
+
+
+async def test_a_phone_that_never_finishes(world: World) -> None:
+    world.faults.add(PhoneNeverFinishes(), Scope(), 1)
+    assert await world.problem() == (504, "never-finished")
+    assert not world.connection.restarted
+
+
+async def test_a_client_that_is_gone(world: World) -> None:
+    world.connection.gone = True
+    assert await world.problem() == (410, "client-gone")
+
+
+async def test_a_wrong_device_signature(world: World) -> None:
+    world.connection.signature = b"\x22\x40" + bytes(64)
+    assert await world.problem() == (409, "bad-signature")
+    assert world.store.devices("15551230001") == []
+
+
+async def test_a_code_that_nobody_shows(world: World) -> None:
+    with pytest.raises(ProblemError) as caught:
+        await world.linking.enter_code(world.phone, "ABCD-EFGH")
+    assert (caught.value.status, caught.value.name) == (404, "no-code-waiting")
+
+
+async def test_a_finish_without_a_hello_is_refused(world: World) -> None:
+    stage = Node("link_code_companion_reg", {"stage": "companion_finish"})
+    answer = world.linking.code_stage(world.candidate, Node("iq", {"id": "1"}), stage)
+    assert answer.require("error").get("code") == "404"

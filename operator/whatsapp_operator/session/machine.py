@@ -422,9 +422,6 @@ class _Transition:
             # Left by a process that died in the middle of a window; that window is gone with its connection.
             self.commands.append(Conceal())
             self._journal(secret_shown=False)
-        attempt = journal.attempt
-        if attempt is not None and attempt.scanned_at is None:
-            self._journal(attempt=None)
         if journal.hold is not None and journal.hold.reason in (Reason.CLIENT_OUTDATED, Reason.INVALID_SPEC):
             self._journal(hold=None)  # perhaps another image, or another spec
         self._take_credentials(credentials)
@@ -441,9 +438,13 @@ class _Transition:
             if self.state.journal.attempt is not None:
                 self._finish_attempt(Reason.CREDENTIALS_CORRUPT, succeeded=False)
             return
-        attempt = self.state.journal.attempt
-        if attempt is not None and attempt.scanned_at is not None and not credentials.present:
-            # The process died between the scan and the library's commit.
+        attempt, now = self.state.journal.attempt, self._moment.now
+        if attempt is not None and attempt.scanned_at is None:
+            # The worker died in its window: perhaps after the scan, and before it could tell of it.
+            scanned = replace(attempt, scanned_at=now) if credentials.present else None
+            self._journal(attempt=scanned, registered_at=now if scanned else None)
+        elif attempt is not None and not credentials.present:
+            # It died between the scan and the library's commit.
             self._finish_attempt(Reason.NOT_PAIRED, succeeded=False)
         if self.state.phase is Phase.INSPECTING:
             self._set(phase=Phase.INSPECTED)
@@ -734,8 +735,8 @@ class _Transition:
             return
         if phase is Phase.CONNECTED:
             self._note_disconnect(reason)
-        if phase in (Phase.REQUESTING, Phase.SHOWING):
-            self._drop_attempt()
+        if phase is Phase.SHOWING:
+            self._conceal()
         wait = self._backoff(first)
         self._idle(wait)
         self._set(fault=reason, detail=detail, failures=self.state.failures + 1)

@@ -28,6 +28,7 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
     """The whole of status.session but for reportedAt; every key is there, null where there is nothing."""
     journal, credentials = state.journal, state.credentials
     waiting = state.phase in (Phase.IDLE, Phase.HELD)
+    attempt = _visible_attempt(state)
     return {
         "podUID": pod_uid,
         "bootID": boot_id,
@@ -58,8 +59,8 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
         },
         "pairing": {
             "method": state.desired.pairing.method.value if state.desired else None,
-            "state": _pairing_state(state),
-            **_attempt(journal.attempt),
+            "state": _pairing_state(state, attempt),
+            **_attempt(attempt),
             "seq": journal.seq,
             "succeeded": journal.succeeded,
             "failed": journal.failed,
@@ -91,9 +92,16 @@ def timestamp(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _pairing_state(state: State) -> str:
+def _visible_attempt(state: State) -> Attempt | None:
+    """The open attempt, unless its window was lost with its worker."""
+    attempt = state.journal.attempt
+    if attempt is not None and attempt.scanned_at is None and state.phase is not Phase.SHOWING:
+        return None
+    return attempt
+
+
+def _pairing_state(state: State, attempt: Attempt | None) -> str:
     journal = state.journal
-    attempt = journal.attempt
     if attempt is not None and attempt.scanned_at is not None:
         return "Scanned" if attempt.connected_at is None else "Succeeded"
     if attempt is not None:

@@ -514,6 +514,19 @@ def test_a_crash_between_scan_and_commit_is_a_failed_attempt() -> None:
     assert again.state.phase is Phase.REQUESTING
 
 
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_scan_that_the_worker_could_not_tell_of_is_counted(crash: bool) -> None:
+    session = showing()
+    session.credentials = LINKED
+    if crash:
+        session = Session(None, LINKED, session.saved)
+    else:
+        session.feed(m.WorkerExited())
+    session.feed(CONNECTED)
+    session.after(LIMITS.stable)
+    assert [entry.reason for entry in session.state.journal.history] == [Reason.PAIRED]
+
+
 def test_a_crash_while_a_qr_shows_clears_it_and_counts_nothing() -> None:
     session = showing()
     again = Session(None, Credentials(), session.saved)

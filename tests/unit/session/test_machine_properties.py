@@ -245,5 +245,5 @@ class SessionMachine(RuleBasedStateMachine):
         assert None not in (built["machine"], built["reason"], built["message"])
 
 
-SessionMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None, derandomize=True)
+SessionMachine.TestCase.settings = settings(stateful_step_count=60)
 TestSessionMachine = SessionMachine.TestCase

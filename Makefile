@@ -73,8 +73,8 @@ test-teardown: venv ## Take the local cluster down and check that it leaves noth
 	$(PYTEST) tests/teardown
 
 .PHONY: test-soak
-test-soak: deploy ## Run the long random and repeated tests at full count; commit the result file.
-	$(PY) -m tests.soak
+test-soak: venv ## Run the random tests at full count; commit the result file.
+	$(PYTEST) tests/unit -m hypothesis --hypothesis-profile=soak --soak-report=tests/soak.md
 
 .PHONY: benchmark
 benchmark: deploy ## Measure the numbers of one session on the local cluster.

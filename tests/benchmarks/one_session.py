@@ -149,7 +149,7 @@ def measure_round(target: Target, scenario: Scenario, figures: Figures, number: 
         scenario.kubectl.python(scenario.namespace, names.owned_name(name), KILL_WORKER)
         lost = watch.wait(has_condition("Connected", "False"), "the loss", since=started)
         again = watch.wait(has_condition("Connected"), "Connected", since=lost.at)
-        figures.add("worker killed -> Connected", "s", 3, again.at - lost.at)
+        figures.add("worker killed -> Connected", "s", 3, again.at - started)
     scenario.delete(name)
     scenario.gone(name)
 

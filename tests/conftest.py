@@ -1,4 +1,4 @@
-"""Random tests run as a seeded sample by default, and at full count with --hypothesis-profile=soak; both are counted."""
+"""Random tests run as a seeded sample, or at full count with --hypothesis-profile=soak; either way they are counted."""
 
 import re
 from collections import Counter

@@ -271,7 +271,19 @@ def test_a_scan_that_cannot_work_names_its_cause(simulator: SimulatorProcess, ne
 
 
 def test_a_phone_scans_by_itself_after_a_delay(simulator: SimulatorProcess, new_client: NewClient) -> None:
+    number = "15551230003"
+    made = simulator.call("POST", "/phones", {"number": number, "scanAfterSeconds": 0.2})
+    assert (made.status, made.body["scanAfterSeconds"]) == (201, 0.2)
     client = new_client("client")
-    answer = simulator.call("POST", f"/phones/{PHONE}/scan", {"qr": client.qr(), "afterSeconds": 0.2})
-    assert answer.status == 202
+    answer = simulator.scan(number, client.qr())
+    assert (answer.status, answer.body) == (202, {"state": "waiting"})
     client.wait_for("Connected")
+    eventually(
+        lambda: simulator.call("GET", f"/phones/{number}").body["lastScan"] == {"state": "linked", "device": 1},
+        "the phone tells that it has linked a device",
+    )
+    simulator.call("POST", f"/phones/{number}/scan", {"qr": client.qr(), "afterSeconds": 0.01})
+    eventually(
+        lambda: simulator.call("GET", f"/phones/{number}").body["lastScan"].get("title") == "expired-ref",
+        "the phone tells that it has failed",
+    )

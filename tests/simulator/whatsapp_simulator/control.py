@@ -51,6 +51,8 @@ class Control:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._scheduled: set[asyncio.Task[None]] = set()
+        self._outcomes: dict[str, dict[str, Any]] = {}
+        """What became of the last scan of each phone that scans by itself."""
 
     def application(self) -> web.Application:
         application = web.Application(middlewares=[_problems])
@@ -88,7 +90,9 @@ class Control:
 
     async def _add_phone(self, request: web.Request) -> web.Response:
         body = await _body(request)
-        phone = self._server.add_phone(_number(body.get("number")), _string(body, "name", _DEFAULT_NAME))
+        phone = self._server.add_phone(
+            _number(body.get("number")), _string(body, "name", _DEFAULT_NAME), _delay(body, "scanAfterSeconds")
+        )
         return web.json_response(
             self._describe_phone(phone), status=201, headers={"Location": f"/phones/{phone.number}"}
         )
@@ -104,28 +108,31 @@ class Control:
     async def _scan(self, request: web.Request) -> web.Response:
         phone, body = self._target(request), await _body(request)
         text = _string(body, "qr")
-        return await self._link(phone, lambda: self._server.scan(phone, text), _delay(body))
+        return await self._link(phone, lambda: self._server.scan(phone, text), _delay(body, "afterSeconds"))
 
     async def _enter_code(self, request: web.Request) -> web.Response:
         phone, body = self._target(request), await _body(request)
         text = _string(body, "code")
-        return await self._link(phone, lambda: self._server.enter_code(phone, text), _delay(body))
+        return await self._link(phone, lambda: self._server.enter_code(phone, text), _delay(body, "afterSeconds"))
 
-    async def _link(self, phone: Phone, link: Callable[[], Awaitable[DeviceId]], delay: float) -> web.Response:
+    async def _link(self, phone: Phone, link: Callable[[], Awaitable[DeviceId]], delay: float | None) -> web.Response:
+        delay = phone.scan_after if delay is None else delay
         if not delay:
             return web.json_response({"device": (await link()).device}, status=201)
+        outcome = self._outcomes[phone.number] = {"state": "waiting"}
 
         async def later() -> None:
             await asyncio.sleep(delay)
             try:
-                await link()
+                outcome.update(state="linked", device=(await link()).device)
             except ProblemError as problem:
-                logger.warning("a scheduled scan failed: %s", problem)
+                logger.warning("a phone that scans by itself failed: %s", problem)
+                outcome.update(state="failed", title=problem.name, detail=problem.detail)
 
         task = asyncio.create_task(later())
         self._scheduled.add(task)
         task.add_done_callback(self._scheduled.discard)
-        return web.json_response({"scheduled": True}, status=202)
+        return web.json_response(outcome, status=202, headers={"Location": f"/phones/{phone.number}"})
 
     async def _devices(self, request: web.Request) -> web.Response:
         devices = self._server.store.devices(self._target(request).number)
@@ -154,6 +161,8 @@ class Control:
             "number": phone.number,
             "lid": str(phone.lid),
             "name": phone.name,
+            "scanAfterSeconds": phone.scan_after,
+            "lastScan": self._outcomes.get(phone.number),
             "devices": [self._describe_device(device) for device in devices],
         }
 
@@ -221,10 +230,12 @@ def _string(body: dict[str, Any], name: str, default: str | None = None) -> str:
     return value
 
 
-def _delay(body: dict[str, Any]) -> float:
-    value = body.get("afterSeconds", 0)
+def _delay(body: dict[str, Any], name: str) -> float | None:
+    value = body.get(name)
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MAX_DELAY:
-        raise ProblemError(422, "malformed-body", f"afterSeconds must be between 0 and {_MAX_DELAY}")
+        raise ProblemError(422, "malformed-body", f"{name} must be between 0 and {_MAX_DELAY}")
     return float(value)
 
 

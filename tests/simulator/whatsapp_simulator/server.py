@@ -169,14 +169,14 @@ class Server:
 
     # Phones
 
-    def add_phone(self, number: str, name: str) -> Phone:
-        """Create a phone.
+    def add_phone(self, number: str, name: str, scan_after: float | None = None) -> Phone:
+        """Create a phone; `scan_after` as in `Phone`.
 
         Raises:
             ProblemError: phone-exists.
         """
         try:
-            return self.store.add_phone(number, name, self.now())
+            return self.store.add_phone(number, name, self.now(), scan_after)
         except ValueError as cause:
             raise ProblemError(409, "phone-exists", str(cause)) from cause
 

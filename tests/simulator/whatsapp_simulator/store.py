@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) W
 CREATE TABLE IF NOT EXISTS phone (
     number TEXT PRIMARY KEY, lid TEXT NOT NULL UNIQUE, name TEXT NOT NULL, identity BLOB NOT NULL,
     signed_pre_key BLOB NOT NULL, registration_id INTEGER NOT NULL, last_device INTEGER NOT NULL DEFAULT 0,
-    last_pre_key INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL
+    last_pre_key INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL, scan_after REAL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS phone_pre_key (
     number TEXT NOT NULL REFERENCES phone ON DELETE CASCADE, id INTEGER NOT NULL, private BLOB NOT NULL,
@@ -92,6 +92,8 @@ class Phone:
     identity: KeyPair
     signed_pre_key: KeyPair
     registration_id: int
+    scan_after: float | None = None
+    """Seconds that the phone takes to act on what it is shown, None for at once."""
 
     @property
     def id(self) -> DeviceId:
@@ -195,7 +197,7 @@ class Store:
 
     # Phones
 
-    def add_phone(self, number: str, name: str, now: float) -> Phone:
+    def add_phone(self, number: str, name: str, now: float, scan_after: float | None = None) -> Phone:
         """Create a phone.
 
         Raises:
@@ -208,11 +210,12 @@ class Store:
             identity=KeyPair.generate(),
             signed_pre_key=KeyPair.generate(),
             registration_id=secrets.randbelow(1 << 14) + 1,
+            scan_after=scan_after,
         )
         try:
             self._db.execute(
-                "INSERT INTO phone (number, lid, name, identity, signed_pre_key, registration_id, created)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO phone (number, lid, name, identity, signed_pre_key, registration_id, created, scan_after)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     number,
                     phone.lid_user,
@@ -221,6 +224,7 @@ class Store:
                     phone.signed_pre_key.private,
                     phone.registration_id,
                     now,
+                    scan_after,
                 ),
             )
         except sqlite3.IntegrityError as error:
@@ -238,20 +242,14 @@ class Store:
 
     def _phone(self, condition: str, value: str) -> Phone | None:
         row = self._db.execute(
-            f"SELECT number, lid, name, identity, signed_pre_key, registration_id FROM phone WHERE {condition}",  # noqa: S608
+            "SELECT number, lid, name, identity, signed_pre_key, registration_id, scan_after"  # noqa: S608
+            f" FROM phone WHERE {condition}",
             (value,),
         ).fetchone()
         if row is None:
             return None
-        number, lid, name, identity, signed_pre_key, registration_id = row
-        return Phone(
-            number,
-            lid,
-            name,
-            KeyPair.from_private(identity),
-            KeyPair.from_private(signed_pre_key),
-            registration_id,
-        )
+        number, lid, name, identity, signed_pre_key, *rest = row
+        return Phone(number, lid, name, KeyPair.from_private(identity), KeyPair.from_private(signed_pre_key), *rest)
 
     def phones(self) -> list[str]:
         """The numbers of all phones."""

@@ -8,7 +8,6 @@ import random
 import secrets as random_tokens
 import time
 from collections import deque
-from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, Final
 
@@ -38,6 +37,10 @@ class Clock:
         return self._offset + time.monotonic()
 
 
+class _Stopped(Exception):  # noqa: N818
+    """Ends the task group."""
+
+
 class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -46,9 +49,9 @@ class Supervisor:
         self._metrics = Metrics()
         self._boot_id = random_tokens.token_hex(8)
         self._state, self._first_commands = machine.begin()
-        self._events: asyncio.Queue[machine.Event] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[WorkerProcess | None, machine.Event]] = asyncio.Queue()
+        self._parts = asyncio.TaskGroup()
         self._worker: WorkerProcess | None = None
-        self._starting: set[asyncio.Task[None]] = set()
         self._requests = 0
         self._sends: dict[int, asyncio.Future[wire.SendDone]] = {}
         self._stop = asyncio.Event()
@@ -61,8 +64,8 @@ class Supervisor:
         )
         self._publisher = Publisher(
             lambda patch: api.merge_patch(secret, patch),
-            published=lambda: self._events.put_nowait(machine.Published()),
-            refused=lambda code: self._events.put_nowait(machine.PublishFailed(code)),
+            published=lambda: self._put(machine.Published()),
+            refused=lambda code: self._put(machine.PublishFailed(code)),
         )
         self._messages = messages.MessageServer(self._send_message)
 
@@ -77,7 +80,7 @@ class Supervisor:
         self._stop.set()
 
     async def run(self) -> None:
-        """Until `stop`. Raises what a part of it raises: there is no half of a supervisor."""
+        """Until `stop`. Raises what a part of it raises, as a group: there is no half of a supervisor."""
         settings = self._settings
         server = await http.serve(
             settings.http_host,
@@ -86,32 +89,31 @@ class Supervisor:
         )
         socket = await self._messages.serve(settings.message_socket)
         logger.info("the session starts")
-        parts = [
-            asyncio.create_task(part, name=name)
-            for name, part in {
-                "machine": self._run_machine(),
-                "desired": self._watch_desired(),
-                "report": self._reporter.run(),
-                "secret": self._publisher.run(),
-                "stop": self._stop.wait(),
-            }.items()
-        ]
         try:
-            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-            for part in done:
-                if part.exception() is not None:
-                    logger.error("the part %s has failed", part.get_name())
-                    await part
+            async with asyncio.TaskGroup() as self._parts:
+                deciding = [
+                    self._parts.create_task(self._run_machine()),
+                    self._parts.create_task(self._watch_desired()),
+                ]
+                self._parts.create_task(self._reporter.run())
+                self._parts.create_task(self._publisher.run())
+                await self._stop.wait()
+                for part in deciding:
+                    part.cancel()
+                await self._farewell()
+                raise _Stopped
+        except* _Stopped:
+            logger.info("the session ends")
         finally:
-            for part in parts:
-                part.cancel()
-            await asyncio.gather(*parts, return_exceptions=True)
             server.close()
             socket.close()
-            await self._farewell()
-            logger.info("the session ends")
+            self._volume.close()
 
     # The machine.
+
+    def _put(self, event: machine.Event, source: WorkerProcess | None = None) -> None:
+        """An event for the machine; one of a worker counts for nothing once that worker has been killed."""
+        self._events.put_nowait((source, event))
 
     async def _run_machine(self) -> None:
         for answer in self._execute(self._first_commands):
@@ -121,10 +123,11 @@ class Supervisor:
             wait = None if due is None else max(due - self._clock.now(), 0.0)
             try:
                 async with asyncio.timeout(wait):
-                    event = await self._events.get()
+                    source, event = await self._events.get()
             except TimeoutError:
-                event = machine.Tick()
-            self._feed(event)
+                source, event = None, machine.Tick()
+            if source is None or source is self._worker:
+                self._feed(event)
 
     def _feed(self, event: machine.Event) -> None:
         """One event, and those that follow from its commands."""
@@ -224,8 +227,7 @@ class Supervisor:
     # The worker.
 
     def _start_worker(self, display_name: str, pair_phone: str | None) -> None:
-        self._kill_worker()
-        worker = WorkerProcess(self._on_worker_event, lambda: self._events.put_nowait(machine.WorkerExited()))
+        worker = WorkerProcess(lambda event: self._on_worker_event(worker, event))
         self._worker = worker
         self._metrics.add("whatsapp_session_worker_starts_total")
         start = wire.Start(
@@ -235,43 +237,26 @@ class Supervisor:
             pair_phone=pair_phone,
             verbose=logger.isEnabledFor(logging.DEBUG),
         )
-        keep = () if self._volume.lock is None else (self._volume.lock,)
-        self._spawn(self._started(worker, start, keep))
+        self._parts.create_task(self._run_worker(worker, start))
 
-    async def _started(self, worker: WorkerProcess, start: wire.Start, keep: tuple[int, ...]) -> None:
+    async def _run_worker(self, worker: WorkerProcess, start: wire.Start) -> None:
+        keep = () if self._volume.lock is None else (self._volume.lock,)
         try:
-            await worker.start(start, worker_environment(self._settings.ca_dir), keep)
+            await worker.run(start, worker_environment(self._settings.ca_dir), keep)
         except OSError as error:
             logger.warning("no worker can be started: %s", error.strerror)
-            if self._worker is worker:
-                self._events.put_nowait(machine.WorkerExited())
-        if self._worker is not worker:
-            worker.kill()
+        self._put(machine.WorkerExited(), worker)
 
     def _kill_worker(self) -> None:
         worker, self._worker = self._worker, None
-        if worker is None:
-            return
-        worker.kill()
-        # What it has said and what is not fed yet must not reach the next one's life.
-        kept: list[machine.Event] = []
-        while not self._events.empty():
-            event = self._events.get_nowait()
-            if not isinstance(event, wire.WorkerEvent | machine.WorkerExited):
-                kept.append(event)
-        for event in kept:
-            self._events.put_nowait(event)
+        if worker is not None:
+            worker.kill()
         for waiting in self._sends.values():
             if not waiting.done():
                 waiting.set_exception(messages.SendError("the session is not connected"))
         self._sends.clear()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
-
-    def _on_worker_event(self, event: wire.WorkerEvent) -> None:
+    def _on_worker_event(self, worker: WorkerProcess, event: wire.WorkerEvent) -> None:
         match event:
             case wire.MessageReceived():
                 self._metrics.add("whatsapp_session_messages_total", direction="in")
@@ -281,7 +266,7 @@ class Supervisor:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(event)
             case _:
-                self._events.put_nowait(event)
+                self._put(event, worker)
 
     async def _send_message(self, to: str, text: str) -> wire.SendDone:
         """Raises SendError."""
@@ -306,7 +291,7 @@ class Supervisor:
 
     async def _watch_desired(self) -> None:
         async for document in desired.watch(self._settings.desired_file):
-            self._events.put_nowait(machine.DesiredChanged(document))
+            self._put(machine.DesiredChanged(document))
 
     def _healthz(self) -> tuple[int, str]:
         return 200, "ok\n"
@@ -344,10 +329,6 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_TIMEOUT):
                 await asyncio.gather(self._publisher.flush(), self._reporter.flush(), self._end_worker(worker))
-        if worker is not None:
-            worker.kill()
-            await worker.wait()
-        self._volume.close()
 
     async def _end_worker(self, worker: WorkerProcess | None) -> None:
         if worker is None:

@@ -140,7 +140,7 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
     Reason.NOT_DECLARED: Explanation("No phone number is declared; the first phone that scans is taken."),
     Reason.HELD_BY_OTHER: Explanation(
         "Another session holds this phone number.",
-        "Delete or suspend the other session, or set another spec.phone; the claim is taken over by itself.",
+        "Delete the other session, or set another spec.phone; the claim is taken over by itself.",
     ),
     Reason.PHONE_CLAIM_CONFLICT: Explanation(
         "The phone that scanned is claimed by another session, so its device was unlinked again.",
@@ -195,9 +195,11 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
         "An object with the name that this session needs exists and is not its own.",
         "Delete or rename that object, or create the session under another name.",
     ),
-    Reason.QR_AVAILABLE: Explanation("A QR code waits to be scanned.", "Scan it with the phone's Linked devices."),
+    Reason.QR_AVAILABLE: Explanation(
+        "A QR code waits in the Secret that status.pairing names.", "Scan it with the phone, under Linked devices."
+    ),
     Reason.CODE_AVAILABLE: Explanation(
-        "A pairing code waits to be entered.", "Enter it on the phone under Linked devices."
+        "A pairing code waits in the Secret that status.pairing names.", "Enter it on the phone, under Linked devices."
     ),
     Reason.NOT_NEEDED: Explanation("The session is paired; no QR or code is needed."),
     Reason.STARTING: Explanation("The QR or code is being requested."),

@@ -225,6 +225,8 @@ def test_a_terminating_namespace_is_not_held_up(operator: Replica, doomed: Stage
     doomed.create("doomed", phone="+15551230112")
     doomed.connect("doomed", "+15551230112")
     doomed.api.delete(f"/api/v1/namespaces/{doomed.namespace}")
+    # Pods go first, so by the time that the session is deleted there is none to unlink with.
+    doomed.end_pod("doomed")
     eventually(lambda: doomed.find_session("doomed") is None, "the session is gone", every=0.02)
     eventually(lambda: not doomed.claims("doomed"), "the claim is gone", every=0.02)
 
@@ -422,10 +424,12 @@ def test_one_primary_per_tenant(operator: Replica, stage: Stage) -> None:
     stage.delete("primary-1")
     stage.unlink("primary-1")
     stage.gone("primary-1")
-    eventually(lambda: primaries() == ["primary-2"], "the oldest takes over", every=0.02)
-    eventually(
-        lambda: stage.pod("primary-2")["metadata"]["labels"].get(names.LABEL_PRIMARY) == "true", "labelled", every=0.02
-    )
+    # Both connected within the same second, which is as fine as conditions tell.
+    (heir,) = eventually(primaries, "one of the others takes over", every=0.02)
+    settled(operator)
+    assert primaries() == [heir]
+    labels = {name: stage.pod(name)["metadata"]["labels"] for name in ("primary-2", "primary-3")}
+    assert [name for name in labels if labels[name].get(names.LABEL_PRIMARY) == "true"] == [heir]
 
 
 def test_a_paused_session_is_left_alone_but_can_be_deleted(operator: Replica, stage: Stage) -> None:

@@ -1,0 +1,305 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.controller.builders import NOW, UID, connected_report, linked, observed, pod, report, session, volume
+from whatsapp_operator.api.models import Condition
+from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason
+from whatsapp_operator.controller import conditions
+from whatsapp_operator.controller.conditions import Draft
+from whatsapp_operator.controller.observed import Observed, Problem
+from whatsapp_operator.controller.views import PodView
+
+CLAIMED = Draft("True", Reason.CLAIMED)
+
+
+def reported(machine: str, reason: str, *, spec: dict[str, Any] | None = None, **changes: Any) -> Observed:
+    return observed(session(spec=spec, status={"session": report(machine, reason, **changes)}), pod=pod())
+
+
+def waiting(code: str, message: str = "") -> PodView:
+    return pod(running=False, ready=False, started_at=None, waiting_reason=code, waiting_message=message)
+
+
+PENDING = {"phase": "Pending", "running": False, "ready": False, "started_at": None}
+
+
+@pytest.mark.parametrize(
+    ("o", "status", "reason"),
+    [
+        pytest.param(observed(), "False", Reason.POD_PENDING, id="no pod yet"),
+        pytest.param(observed(session(spec={"suspend": True})), "False", Reason.SUSPENDED, id="suspended"),
+        pytest.param(observed(pod=pod(session_uid="x")), "False", Reason.POD_PENDING, id="pod of an earlier session"),
+        pytest.param(observed(pod=pod(deleting=True)), "False", Reason.POD_PENDING, id="being stopped"),
+        pytest.param(observed(pod=pod(node_lost=True)), "Unknown", Reason.NODE_LOST, id="node lost"),
+        pytest.param(observed(pod=pod(phase="Failed", running=False)), "False", Reason.POD_FAILED, id="failed"),
+        pytest.param(observed(pod=waiting("ImagePullBackOff")), "False", Reason.IMAGE_PULL_FAILED, id="no image"),
+        pytest.param(
+            observed(pod=waiting("CreateContainerConfigError")), "False", Reason.CONFIG_MISSING, id="no Secret"
+        ),
+        pytest.param(observed(pod=waiting("CrashLoopBackOff")), "False", Reason.CRASH_LOOPING, id="crashes"),
+        pytest.param(observed(pod=waiting("ContainerCreating")), "False", Reason.POD_PENDING, id="being created"),
+        pytest.param(
+            observed(pod=pod(**PENDING, unschedulable="0/1 nodes"), pod_age=11),
+            "False",
+            Reason.UNSCHEDULABLE,
+            id="full",
+        ),
+        pytest.param(
+            observed(pod=pod(**PENDING, unschedulable="0/1 nodes"), pod_age=9),
+            "False",
+            Reason.POD_PENDING,
+            id="not yet",
+        ),
+        pytest.param(
+            observed(pod=pod(**PENDING), volume=volume(bound=False), pod_age=11),
+            "False",
+            Reason.VOLUME_PENDING,
+            id="no volume",
+        ),
+        pytest.param(observed(pod=pod()), "False", Reason.POD_PENDING, id="runs, without a report"),
+        pytest.param(reported("ShowingQR", "QRAvailable"), "True", Reason.POD_READY, id="runs and reports"),
+        pytest.param(
+            reported("Failed", "VolumeFull", message="no space"), "False", Reason.VOLUME_FULL, id="volume is full"
+        ),
+        pytest.param(
+            observed(problems=(Problem(Reason.POD_REJECTED, "quota"),)), "False", Reason.POD_REJECTED, id="refused"
+        ),
+    ],
+)
+def test_pod_ready(o: Observed, status: str, reason: Reason) -> None:
+    found = conditions.pod_ready(o)
+    assert (found.status, found.reason) == (status, reason)
+
+
+def test_why_a_pod_is_pending_is_still_told_after_a_restart_of_the_operator() -> None:
+    told = {
+        "type": "PodReady",
+        "status": "False",
+        "reason": "Unschedulable",
+        "lastTransitionTime": "2026-11-21T09:00:00Z",
+    }
+    o = observed(session(status={"conditions": [told]}), pod=pod(**PENDING, unschedulable="0/1 nodes"), pod_age=0)
+    assert conditions.pod_ready(o).reason is Reason.UNSCHEDULABLE
+
+
+@pytest.mark.parametrize(
+    ("o", "status", "reason"),
+    [
+        pytest.param(observed(), "False", Reason.POD_NOT_READY, id="no pod"),
+        pytest.param(reported("ShowingQR", "QRAvailable"), "True", Reason.QR_AVAILABLE, id="QR"),
+        pytest.param(reported("ShowingCode", "CodeAvailable"), "True", Reason.CODE_AVAILABLE, id="code"),
+        pytest.param(reported("Connecting", "Connecting"), "False", Reason.STARTING, id="asked for"),
+        pytest.param(reported("Authenticating", "NotPaired"), "False", Reason.NOT_NEEDED, id="scanned"),
+        pytest.param(reported("Connected", "Connected", **linked()), "False", Reason.NOT_NEEDED, id="paired"),
+        pytest.param(reported("Failed", "AttemptsExhausted"), "False", Reason.ATTEMPTS_EXHAUSTED, id="exhausted"),
+        pytest.param(reported("Held", "RateLimited"), "False", Reason.RATE_LIMITED, id="limited"),
+        pytest.param(reported("Failed", "PasskeyRequired"), "False", Reason.PASSKEY_REQUIRED, id="passkey"),
+    ],
+)
+def test_qr_ready(o: Observed, status: str, reason: Reason) -> None:
+    found = conditions.qr_ready(o)
+    assert (found.status, found.reason) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    ("o", "status", "reason"),
+    [
+        pytest.param(observed(), "False", Reason.NOT_PAIRED, id="never reported"),
+        pytest.param(reported("Connected", "Connected", **linked()), "True", Reason.PAIRED, id="paired"),
+        pytest.param(
+            observed(session(status={"session": connected_report()})), "True", Reason.PAIRED, id="paired, no pod now"
+        ),
+        pytest.param(reported("Held", "LoggedOut"), "False", Reason.LOGGED_OUT, id="logged out"),
+        pytest.param(reported("Held", "MainDeviceGone"), "False", Reason.MAIN_DEVICE_GONE, id="main device gone"),
+        pytest.param(reported("ShowingQR", "QRAvailable"), "False", Reason.NOT_PAIRED, id="waits"),
+        pytest.param(reported("Failed", "SomethingNew"), "False", Reason.NOT_PAIRED, id="a reason of a later version"),
+    ],
+)
+def test_auth_paired(o: Observed, status: str, reason: Reason) -> None:
+    found = conditions.auth_paired(o)
+    assert (found.status, found.reason) == (status, reason)
+
+
+def test_why_the_last_attempt_failed_is_told() -> None:
+    history = [{"seq": 1, "result": "Failed", "reason": "Expired"}]
+    o = reported("ShowingQR", "QRAvailable", pairing={"history": history})
+    assert "The last attempt failed with Expired" in conditions.auth_paired(o).text
+
+
+@pytest.mark.parametrize(
+    ("o", "status", "reason"),
+    [
+        pytest.param(observed(), "Unknown", Reason.POD_NOT_READY, id="no pod"),
+        pytest.param(observed(session(spec={"suspend": True})), "False", Reason.SUSPENDED, id="suspended"),
+        pytest.param(reported("Connected", "Connected", **linked()), "True", Reason.CONNECTED, id="open and paired"),
+        pytest.param(reported("Connected", "Connected"), "False", Reason.NOT_PAIRED, id="open, not paired"),
+        pytest.param(reported("Connecting", "ProxyFailed"), "False", Reason.PROXY_FAILED, id="proxy"),
+        pytest.param(reported("Reconnecting", "Reconnecting", **linked()), "False", Reason.RECONNECTING, id="lost"),
+        pytest.param(reported("Starting", "Starting", **linked()), "False", Reason.CONNECTING, id="starting"),
+        pytest.param(reported("Held", "TemporaryBan", **linked()), "False", Reason.TEMPORARY_BAN, id="banned"),
+    ],
+)
+def test_connected(o: Observed, status: str, reason: Reason) -> None:
+    found = conditions.connected(o)
+    assert (found.status, found.reason) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    "phantom",
+    [
+        pytest.param(None, id="pod is gone"),
+        pytest.param(pod(uid="another"), id="another pod"),
+        pytest.param(pod(session_uid="another"), id="pod of another session"),
+        pytest.param(pod(running=False), id="not running"),
+        pytest.param(pod(deleting=True), id="going"),
+        pytest.param(pod(node_lost=True), id="node lost"),
+        pytest.param(pod(started_at=NOW + timedelta(seconds=1)), id="container restarted since"),
+    ],
+)
+def test_no_phantom_connected(phantom: PodView | None) -> None:
+    o = observed(session(status={"session": connected_report()}), pod=phantom)
+    drafts = conditions.compute(o, CLAIMED)
+    for kind in (ConditionType.CONNECTED, ConditionType.READY):
+        draft = drafts[kind]
+        assert draft is not None
+        assert draft.status != "True"
+
+
+@pytest.mark.parametrize(
+    ("o", "claimed", "ready", "abnormal"),
+    [
+        pytest.param(reported("Connected", "Connected", **linked()), CLAIMED, ("True", "Connected"), None, id="ready"),
+        pytest.param(
+            reported("ShowingQR", "QRAvailable"), CLAIMED, ("False", "WaitingForScan"), "Reconciling", id="scan"
+        ),
+        pytest.param(observed(), CLAIMED, ("False", "PodPending"), "Reconciling", id="starting"),
+        pytest.param(
+            observed(session(spec={"suspend": True})), CLAIMED, ("True", "Suspended"), None, id="suspended as asked"
+        ),
+        pytest.param(
+            observed(session(spec={"suspend": True}), pod=pod(deleting=True)),
+            CLAIMED,
+            ("False", "Progressing"),
+            "Reconciling",
+            id="being suspended",
+        ),
+        pytest.param(
+            reported("Connected", "Connected", **linked()),
+            Draft("False", Reason.HELD_BY_OTHER),
+            ("False", "HeldByOther"),
+            "Stalled",
+            id="never ready without the claim",
+        ),
+        pytest.param(
+            reported("Failed", "AttemptsExhausted"),
+            Draft("False", Reason.ATTEMPTS_EXHAUSTED),
+            ("False", "AttemptsExhausted"),
+            "Stalled",
+            id="exhausted",
+        ),
+        pytest.param(
+            reported("Held", "LoggedOut", spec={"recovery": {"onLoggedOut": "Hold"}}),
+            CLAIMED,
+            ("False", "LoggedOut"),
+            "Stalled",
+            id="logged out, waits for a person",
+        ),
+        pytest.param(
+            reported("Connecting", "LoggedOut"),
+            CLAIMED,
+            ("False", "LoggedOut"),
+            "Reconciling",
+            id="logged out, relinks",
+        ),
+        pytest.param(
+            reported("Held", "TemporaryBan", **linked()), CLAIMED, ("False", "TemporaryBan"), "Reconciling", id="banned"
+        ),
+        pytest.param(
+            reported("Failed", "StreamReplaced", **linked()),
+            CLAIMED,
+            ("False", "StreamReplaced"),
+            "Stalled",
+            id="replaced for good",
+        ),
+        pytest.param(
+            observed(invalid="spec.phone: wrong"), CLAIMED, ("False", "InvalidSpec"), "Stalled", id="invalid spec"
+        ),
+        pytest.param(
+            observed(session(deleting=True), pod=pod()), CLAIMED, ("False", "Deleting"), "Reconciling", id="deleting"
+        ),
+    ],
+)
+def test_ready_and_the_abnormal_ones(o: Observed, claimed: Draft, ready: tuple[str, str], abnormal: str | None) -> None:
+    drafts = conditions.compute(o, claimed)
+    found = drafts[ConditionType.READY]
+    assert found is not None
+    assert (found.status, found.reason) == ready
+    present = [kind for kind in (ConditionType.RECONCILING, ConditionType.STALLED) if drafts[kind] is not None]
+    assert present == ([abnormal] if abnormal else [])
+
+
+@given(
+    machine=st.sampled_from(list(MachineState)),
+    reason=st.sampled_from(list(Reason)),
+    is_linked=st.booleans(),
+    suspend=st.booleans(),
+    deleting=st.booleans(),
+    claimed=st.sampled_from([CLAIMED, Draft("False", Reason.HELD_BY_OTHER)]),
+    found=st.sampled_from([None, pod(), pod(deleting=True), pod(node_lost=True), waiting("CrashLoopBackOff")]),
+)
+def test_what_always_holds(
+    machine: MachineState,
+    reason: Reason,
+    is_linked: bool,
+    suspend: bool,
+    deleting: bool,
+    claimed: Draft,
+    found: PodView | None,
+) -> None:
+    body = report(machine, reason, **(linked() if is_linked else {}))
+    of = session(spec={"suspend": suspend}, status={"session": body}, deleting=deleting)
+    drafts = conditions.compute(observed(of, pod=found), claimed)
+    ready = drafts[ConditionType.READY]
+    assert ready is not None
+    stalled, reconciling = drafts[ConditionType.STALLED], drafts[ConditionType.RECONCILING]
+    assert stalled is None or reconciling is None
+    assert (ready.status == "True") == (stalled is None and reconciling is None)
+    if ready.reason is Reason.CONNECTED and ready.status == "True":
+        assert claimed.status == "True"
+    for draft in drafts.values():
+        assert draft is None or len(draft.text.encode()) <= conditions.MESSAGE_BYTES
+
+
+def test_only_a_change_of_status_moves_the_time() -> None:
+    earlier = NOW - timedelta(hours=1)
+    before = [
+        Condition(type=ConditionType.READY, status="False", reason="A", last_transition_time=earlier),
+        Condition(type=ConditionType.CONNECTED, status="False", reason="A", last_transition_time=earlier),
+        Condition(type=ConditionType.RECONCILING, status="True", reason="A", last_transition_time=earlier),
+    ]
+    drafts = {
+        ConditionType.READY: Draft("False", Reason.POD_PENDING),
+        ConditionType.CONNECTED: Draft("True", Reason.CONNECTED),
+        ConditionType.RECONCILING: None,
+    }
+    merged = conditions.merge(before, drafts, generation=3, now=NOW)
+    assert [(c.type, c.last_transition_time, c.observed_generation) for c in merged] == [
+        (ConditionType.CONNECTED, NOW, 3),
+        (ConditionType.READY, earlier, 3),
+    ]
+
+
+@pytest.mark.parametrize("text", ["x" * 600, "é" * 300, "€" * 200, "short"])
+def test_messages_are_bounded(text: str) -> None:
+    found = conditions.bounded(text)
+    assert len(found.encode()) <= conditions.MESSAGE_BYTES
+    assert found == text or found.endswith("...")
+
+
+def test_own_pod_is_told_by_the_label() -> None:
+    assert observed(pod=pod(session_uid=UID)).own_pod is not None
+    assert observed(pod=pod(session_uid="x")).own_pod is None

@@ -127,6 +127,7 @@ class NeonizeClient:
     def __init__(self, simulator: SimulatorProcess, database: Path) -> None:
         self._simulator = simulator
         self._database = database
+        self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -156,10 +157,14 @@ class NeonizeClient:
         self._reader.start()
 
     def _read(self) -> None:
-        for line in self._process.stdout or ():
+        output = self._process.stdout if self._process else None
+        for line in output or ():
             self.events.append(json.loads(line))
 
     def kill(self) -> None:
+        """End it at once; nothing happens where it was never started."""
+        if self._process is None:
+            return
         self._process.kill()
         self._process.wait()
         self._reader.join()
@@ -187,6 +192,7 @@ class NeonizeClient:
             AssertionError: the client answered with an error.
         """
         answered = len(self.named("answer"))
+        assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": command, **arguments}) + "\n")
         self._process.stdin.flush()

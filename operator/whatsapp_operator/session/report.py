@@ -14,6 +14,10 @@ from whatsapp_operator.session.model import Attempt, FinishedAttempt
 
 logger = logging.getLogger(__name__)
 
+# Bounds of the custom resource for what people choose themselves.
+MAX_PLATFORM: Final = 64
+MAX_NAME: Final = 256
+
 TRANSIENT_DELAY: Final = 5.0
 """Seconds that a state on the way to another may last before it is worth a write."""
 RETRY_FIRST: Final = 0.5
@@ -44,9 +48,9 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
         "device": {
             "jid": credentials.jid,
             "lid": credentials.lid,
-            "platform": credentials.platform,
-            "businessName": credentials.business_name,
-            "pushName": credentials.push_name,
+            "platform": credentials.platform[:MAX_PLATFORM],
+            "businessName": credentials.business_name[:MAX_NAME],
+            "pushName": credentials.push_name[:MAX_NAME],
         }
         if credentials.valid
         else None,

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.unit.session.test_machine import JID, START, Session, paired, showing
+from whatsapp_operator.api.models import SessionReport
 from whatsapp_operator.api.reasons import MachineState
 from whatsapp_operator.session import report, wire
 from whatsapp_operator.session.kubernetes_api import ApiError
@@ -48,6 +49,25 @@ def test_has_every_key_in_every_situation() -> None:
         for key, inner in KEYS.items():
             if inner is not None and document[key] is not None:
                 assert document[key].keys() == inner
+
+
+def known(document: Any, schema: Any) -> Any:
+    """The document without the keys that the schema does not have."""
+    if isinstance(document, dict):
+        return {key: known(value, schema[key]) for key, value in document.items() if key in schema}
+    if isinstance(document, list):
+        return [known(value, inner) for value, inner in zip(document, schema, strict=True)]
+    return document
+
+
+def test_fits_the_custom_resource() -> None:
+    failed = showing()
+    failed.after(200)
+    long_name = paired()
+    long_name.feed(wire.Connected(JID, "9:3@lid", "p" * 500, "b" * 5000, "n" * 5000))
+    for session in (Session(), showing(), paired(), failed, long_name):
+        document = {**built(session), "reportedAt": report.timestamp(START)}
+        assert known(document, SessionReport.model_validate(document).model_dump(by_alias=True)) == document
 
 
 def test_tells_of_a_window() -> None:

@@ -202,7 +202,7 @@ def test_a_session_that_never_paired_goes_at_once(operator: Replica, stage: Stag
 
 
 def test_a_kept_volume_is_adopted_by_the_same_tenant_only(operator: Replica, stage: Stage) -> None:
-    keep = {"storage": {"retentionPolicy": "Retain"}, "deletionPolicy": "Keep"}
+    keep: dict[str, Any] = {"storage": {"retentionPolicy": "Retain"}, "deletionPolicy": "Keep"}
     stage.create("kept", phone="+15551230111", tenant="kept", **keep)
     stage.connect("kept", "+15551230111")
     volume = stage.api.get(stage.volume_path("kept"))["metadata"]["uid"]

@@ -1,0 +1,206 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.unit.controller.builders import OPTIONS, session
+from whatsapp_operator.api import names
+from whatsapp_operator.api.models import Template
+from whatsapp_operator.controller.objects import pod
+from whatsapp_operator.controller.settings import AllowLists
+
+
+def built(spec: dict[str, Any] | None = None) -> dict[str, Any]:
+    return pod.build(session(spec=spec), OPTIONS, "{}")
+
+
+def container(body: dict[str, Any]) -> dict[str, Any]:
+    (found,) = body["spec"]["containers"]
+    assert isinstance(found, dict)
+    return found
+
+
+def by_name(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {item["name"]: item for item in items}
+
+
+def test_name_labels_and_binding() -> None:
+    metadata = built()["metadata"]
+    assert (metadata["name"], metadata["namespace"]) == ("wa-shop", "team")
+    assert "ownerReferences" not in metadata
+    assert metadata["labels"] == {
+        "app.kubernetes.io/name": "whatsapp-session",
+        "app.kubernetes.io/instance": "shop",
+        "app.kubernetes.io/component": "session",
+        "app.kubernetes.io/part-of": "whatsapp-operator",
+        "app.kubernetes.io/managed-by": "whatsapp-operator",
+        "app.kubernetes.io/version": "1.2.3",
+        "whatsapp-operator.io/session": "shop",
+        "whatsapp-operator.io/session-uid": session().metadata.uid,
+        "whatsapp-operator.io/tenant": "acme",
+    }
+
+
+def test_pod_security_restricted() -> None:
+    body = built()
+    assert body["spec"]["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "fsGroup": 65532,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert container(body)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert body["spec"]["automountServiceAccountToken"] is False
+    assert body["spec"]["enableServiceLinks"] is False
+
+
+def test_environment() -> None:
+    env = by_name(container(built())["env"])
+    assert {name: variable.get("value") for name, variable in env.items()} == {
+        names.ENV_NAMESPACE: "team",
+        names.ENV_SESSION: "shop",
+        names.ENV_TENANT: "acme",
+        names.ENV_POD_UID: None,
+        names.ENV_LOG_LEVEL: "info",
+    }
+    assert env[names.ENV_POD_UID]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+
+
+@pytest.mark.parametrize(
+    ("proxy", "expected"),
+    [
+        ({"url": "http://proxy:3128"}, {"value": "http://proxy:3128"}),
+        (
+            {"secretRef": {"name": "proxy", "key": "url"}},
+            {"valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}}},
+        ),
+    ],
+)
+def test_proxy(proxy: dict[str, Any], expected: dict[str, Any]) -> None:
+    env = by_name(container(built({"proxy": proxy}))["env"])
+    assert env[names.ENV_PROXY_URL] == {"name": names.ENV_PROXY_URL, **expected}
+
+
+def test_volumes() -> None:
+    body = built()
+    volumes = by_name(body["spec"]["volumes"])
+    assert volumes["data"]["persistentVolumeClaim"] == {"claimName": "wa-shop"}
+    assert volumes["run"]["emptyDir"]["medium"] == "Memory"
+    assert volumes["desired-state"]["downwardAPI"]["items"] == [
+        {
+            "path": "desired-state.json",
+            "fieldRef": {"fieldPath": "metadata.annotations['whatsapp-operator.io/desired-state']"},
+        }
+    ]
+    token = volumes["api-access"]["projected"]["sources"][0]["serviceAccountToken"]
+    assert token == {"path": "token", "expirationSeconds": 3607}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container(body)["volumeMounts"]}
+    assert mounts == {
+        "data": names.DATA_DIR,
+        "run": names.RUN_DIR,
+        "desired-state": names.DESIRED_DIR,
+        "api-access": names.SERVICE_ACCOUNT_DIR,
+    }
+
+
+@pytest.mark.parametrize(
+    ("bundle", "expected"),
+    [
+        (
+            {"secretRef": {"name": "ca", "key": "pem"}},
+            {"secret": {"secretName": "ca", "items": [{"key": "pem", "path": "ca.crt"}]}},
+        ),
+        (
+            {"configMapRef": {"name": "ca", "key": "pem"}},
+            {"configMap": {"name": "ca", "items": [{"key": "pem", "path": "ca.crt"}]}},
+        ),
+    ],
+)
+def test_ca_bundle(bundle: dict[str, Any], expected: dict[str, Any]) -> None:
+    body = built({"caBundle": bundle})
+    assert by_name(body["spec"]["volumes"])["ca-bundle"] == {"name": "ca-bundle", **expected}
+    assert by_name(container(body)["volumeMounts"])["ca-bundle"]["mountPath"] == names.CA_DIR
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        pytest.param(None, {"requests": pod.DEFAULT_REQUESTS, "limits": pod.DEFAULT_LIMITS}, id="defaults"),
+        pytest.param(
+            {"limits": {"memory": "128Mi"}}, {"requests": {"cpu": "10m"}, "limits": {"memory": "128Mi"}}, id="limit"
+        ),
+        pytest.param(
+            {"requests": {"memory": "300Mi"}},
+            {"requests": {"cpu": "10m", "memory": "300Mi"}, "limits": {}},
+            id="request above the default limit",
+        ),
+        pytest.param(
+            {"requests": {"cpu": 1}, "limits": {"cpu": 2}},
+            {"requests": {"memory": "64Mi", "cpu": 1}, "limits": {"memory": "192Mi", "cpu": 2}},
+            id="cpu",
+        ),
+    ],
+)
+def test_resources(resources: dict[str, Any] | None, expected: dict[str, Any]) -> None:
+    spec = {"template": {"resources": resources}} if resources else None
+    assert container(built(spec))["resources"] == expected
+
+
+def test_template_is_applied() -> None:
+    template = {
+        "labels": {"team.example/name": "shop"},
+        "annotations": {"team.example/note": "x"},
+        "nodeSelector": {"disk": "ssd"},
+        "affinity": {"nodeAffinity": {}},
+        "topologySpreadConstraints": [{"maxSkew": 1}],
+        "imagePullSecrets": [{"name": "pull"}],
+        "image": "example/other:2",
+        "priorityClassName": "low",
+        "tolerations": [{"key": "a", "operator": "Exists", "tolerationSeconds": 5}],
+    }
+    allow = AllowLists(frozenset({"example/other:2"}), frozenset({"low"}), frozenset({"a"}))
+    body = pod.build(session(spec={"template": template}), replace(OPTIONS, allow=allow), "{}")
+    assert body["metadata"]["labels"]["team.example/name"] == "shop"
+    assert body["metadata"]["annotations"]["team.example/note"] == "x"
+    for key in ("nodeSelector", "affinity", "topologySpreadConstraints", "imagePullSecrets", "priorityClassName"):
+        assert body["spec"][key] == template[key]
+    assert body["spec"]["tolerations"] == template["tolerations"]
+    assert container(body)["image"] == "example/other:2"
+
+
+@pytest.mark.parametrize(
+    ("template", "field"),
+    [
+        ({"image": "evil"}, "spec.template.image"),
+        ({"priorityClassName": "system-node-critical"}, "spec.template.priorityClassName"),
+        ({"tolerations": [{"operator": "Exists"}]}, r"spec.template.tolerations\[0\]"),
+        ({"labels": {"app.kubernetes.io/name": "x"}}, "spec.template.labels"),
+        ({"labels": {"whatsapp-operator.io/session": "x"}}, "spec.template.labels"),
+        ({"labels": {"sub.whatsapp-operator.io/x": "x"}}, "spec.template.labels"),
+        ({"annotations": {"container.apparmor.security.beta.kubernetes.io/s": "x"}}, "spec.template.annotations"),
+        ({"annotations": {"sidecar.istio.io/inject": "x"}}, "spec.template.annotations"),
+        ({"annotations": {"whatsapp-operator.io/desired-state": "{}"}}, "spec.template.annotations"),
+    ],
+)
+def test_what_a_template_may_not_ask_for(template: dict[str, Any], field: str) -> None:
+    with pytest.raises(pod.InvalidTemplateError, match=field):
+        pod.check_template(Template.model_validate(template), AllowLists())
+
+
+def test_the_hash_leaves_out_what_a_running_pod_can_follow() -> None:
+    def applied_hash(body: dict[str, Any]) -> str:
+        found: str = body["metadata"]["annotations"][names.ANNOTATION_APPLIED_HASH]
+        return found
+
+    same = applied_hash(built())
+    assert applied_hash(pod.build(session(), OPTIONS, '{"unlink":true}')) == same
+    assert applied_hash(pod.build(session(), replace(OPTIONS, version="2"), "{}")) == same
+    assert applied_hash(built({"suspend": True, "deletionPolicy": "Keep", "pairing": {"attempts": 9}})) == same
+    assert applied_hash(built({"proxy": {"url": "http://p:1"}})) != same
+    assert applied_hash(pod.build(session(), replace(OPTIONS, session_image="example/session:2"), "{}")) != same

@@ -1,0 +1,86 @@
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.controller.builders import session
+from whatsapp_operator.api.models import WhatsAppSessionStatus
+from whatsapp_operator.controller.events import REPEAT_SECONDS, Event, EventWriter, of_transition
+from whatsapp_operator.kube.client import Client, Resource
+from whatsapp_operator.kube.errors import ServerError
+
+
+def status(**conditions: tuple[str, str]) -> WhatsAppSessionStatus:
+    listed = [
+        {"type": kind, "status": value, "reason": reason, "lastTransitionTime": "2026-11-21T10:00:00Z", "message": "m"}
+        for kind, (value, reason) in conditions.items()
+    ]
+    return WhatsAppSessionStatus.model_validate({"conditions": listed})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        pytest.param(status(), status(QRReady=("True", "QRAvailable")), [("Normal", "QRAvailable")], id="QR"),
+        pytest.param(status(QRReady=("True", "QRAvailable")), status(QRReady=("True", "QRAvailable")), [], id="same"),
+        pytest.param(status(), status(Connected=("True", "Connected")), [("Normal", "Connected")], id="connected"),
+        pytest.param(
+            status(AuthPaired=("True", "Paired")),
+            status(AuthPaired=("False", "LoggedOut")),
+            [("Warning", "LoggedOut")],
+            id="logged out",
+        ),
+        pytest.param(status(), status(AuthPaired=("False", "NotPaired")), [], id="not yet paired"),
+        pytest.param(status(), status(Stalled=("True", "PodRejected")), [("Warning", "PodRejected")], id="stalled"),
+        pytest.param(
+            status(Stalled=("True", "PodRejected")),
+            status(Stalled=("True", "VolumeFull")),
+            [("Warning", "VolumeFull")],
+            id="stalled for another reason",
+        ),
+        pytest.param(status(), status(PodReady=("True", "PodReady")), [], id="of no interest"),
+    ],
+)
+def test_what_a_person_wants_to_see(
+    before: WhatsAppSessionStatus, after: WhatsAppSessionStatus, expected: list[tuple[str, str]]
+) -> None:
+    assert [(event.type, event.reason) for event in of_transition(before, after)] == expected
+
+
+class Recorder:
+    def __init__(self, failures: int = 0) -> None:
+        self.written: list[tuple[str | None, dict[str, Any]]] = []
+        self.failures = failures
+        self.changed = asyncio.Event()
+
+    async def create(self, _: Resource, namespace: str | None, body: dict[str, Any]) -> dict[str, Any]:
+        if self.failures:
+            self.failures -= 1
+            raise ServerError("not now", code=500)
+        self.written.append((namespace, body))
+        self.changed.set()
+        return body
+
+
+async def test_each_event_is_written_once_in_ten_minutes() -> None:
+    now = 0.0
+    recorder = Recorder(failures=1)
+    writer = EventWriter(cast(Client, recorder), namespace="system", instance="operator-0", clock=lambda: now)
+    running = asyncio.create_task(writer.run())
+    writer.add(session(), Event("Normal", "Lost", "the API server did not take it"))
+    for _ in range(3):
+        writer.add(session(), Event("Normal", "Connected", "open"))
+    now = REPEAT_SECONDS
+    writer.add(session(), Event("Normal", "Connected", "open"))
+    writer.add(session(), Event("Warning", "UnlinkTimedOut", "by hand"), namespace_gone=True)
+    async with asyncio.timeout(10):
+        while len(recorder.written) < 3:
+            recorder.changed.clear()
+            await recorder.changed.wait()
+    running.cancel()
+    assert [(namespace, body["reason"]) for namespace, body in recorder.written] == [
+        ("team", "Connected"),
+        ("team", "Connected"),
+        ("system", "UnlinkTimedOut"),
+    ]
+    assert recorder.written[0][1]["regarding"]["name"] == "shop"

@@ -124,8 +124,10 @@ class SimulatorProcess:
 class NeonizeClient:
     """An unmodified neonize in a child process; see `neonize_client`."""
 
-    def __init__(self, simulator: SimulatorProcess, database: Path) -> None:
+    def __init__(self, simulator: SimulatorProcess, database: Path, root: str | None = None) -> None:
+        """`root` is the root key to trust in hexadecimal, the simulator's unless given."""
         self._simulator = simulator
+        self._root = root or simulator.root
         self._database = database
         self._process: subprocess.Popen[str] | None = None
 
@@ -140,7 +142,7 @@ class NeonizeClient:
         self.events: list[dict[str, Any]] = []
         self._log = self._database.with_suffix(".log").open("a")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.neonize_client", str(self._database), self._simulator.root],
+            [sys.executable, "-m", "tests.integration.neonize_client", str(self._database), self._root],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.simulator_process import NeonizeClient, SimulatorProcess
 from tests.waiting import eventually
+from whatsapp_simulator.trust import WHATSAPP_ROOT
 
 PHONE = "15551230001"
 FRIEND = "15551230002"
@@ -49,6 +50,14 @@ def test_linking_by_qr_and_messages_both_ways(simulator: SimulatorProcess, new_c
     (device,) = simulator.devices(PHONE)
     assert device["connected"]
     assert device["preKeys"] >= 800
+
+
+def test_a_client_with_the_root_key_of_whatsapp_refuses_the_simulator(
+    simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    with NeonizeClient(simulator, tmp_path / "client.db", WHATSAPP_ROOT.hex()) as client:
+        assert "signature" in client.wait_for("connect-raised")["error"]
+        assert client.named("qr") == []
 
 
 def test_linking_by_code(simulator: SimulatorProcess, new_client: NewClient) -> None:

@@ -20,8 +20,8 @@ class Behaviour:
     """What a fault does. Fields are the parameters of `POST /faults`."""
 
     kind: ClassVar[str]
-    scoped: ClassVar[bool] = True
-    """Whether the fault can be limited to a phone; before a client has said who it is, it cannot."""
+    limits: ClassVar[tuple[str, ...]] = ("phone", "device")
+    """What the fault can be limited to: nothing before a client has said who it is, a phone while it links."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class RefuseDial(Behaviour):
     """The proxy answers CONNECT with this HTTP status."""
 
     kind: ClassVar[str] = "refuse-dial"
-    scoped: ClassVar[bool] = False
+    limits: ClassVar[tuple[str, ...]] = ()
     status: int = 503
 
 
@@ -87,6 +87,7 @@ class BadHMAC(Behaviour):
     """`pair-success` has a wrong HMAC. Matches by the phone that scans."""
 
     kind: ClassVar[str] = "bad-hmac"
+    limits: ClassVar[tuple[str, ...]] = ("phone",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class PhoneNeverFinishes(Behaviour):
     """The phone scans or takes the code, and nothing more happens. Matches by that phone."""
 
     kind: ClassVar[str] = "phone-never-finishes"
+    limits: ClassVar[tuple[str, ...]] = ("phone",)
 
 
 KINDS: Final[dict[str, type[Behaviour]]] = {
@@ -204,8 +206,9 @@ def parse(body: Mapping[str, Any]) -> tuple[Behaviour, Scope, int | None]:
         raise FaultError("device must be a number, and needs phone")
     if times is not None and (not _is_int(times) or times < 1):
         raise FaultError("times must be a positive number, or null")
-    if number is not None and not kind.scoped:
-        raise FaultError(f"{kind.kind} concerns all phones: the client has not said yet who it is")
+    for name, value in (("phone", number), ("device", device)):
+        if value is not None and name not in kind.limits:
+            raise FaultError(f"{kind.kind} cannot be limited to a {name}: the client is not known to be one yet")
     return _behaviour(kind, fields), Scope(number and number.removeprefix("+"), device), times
 
 

@@ -130,12 +130,11 @@ class Linking:
             code = link_code.normalize(text)
         except link_code.CodeError as cause:
             raise ProblemError(422, "malformed-code", str(cause)) from cause
-        candidate = next(
-            (c for c in reversed(self.candidates()) if c.code and c.code.number == phone.number and not c.taken), None
-        )
-        if candidate is None or candidate.code is None:
+        waiting = [(c, c.code) for c in self.candidates() if c.code and c.code.number == phone.number and not c.taken]
+        if not waiting:
             raise ProblemError(404, "no-code-waiting", "no client shows a pairing code for this number")
-        adv_secret = await self._exchange(phone, candidate.connection, candidate.code, code)
+        candidate, request = max(waiting, key=lambda pair: pair[1].since)
+        adv_secret = await self._exchange(phone, candidate.connection, request, code)
         return await self.link(phone, candidate, adv_secret)
 
     async def _exchange(self, phone: Phone, connection: Connection, request: CodeRequest, code: str) -> bytes:

@@ -54,7 +54,8 @@ def test_faults_as_described(body: dict[str, Any], parsed: tuple[Behaviour, Scop
         ({"kind": "failure", "reason": 401}, "reason must be a string"),
         ({"kind": "failure", "expire": "soon"}, "expire must be a number"),
         ({"kind": "close-after-frames", "frames": True}, "frames must be a number"),
-        ({"kind": "refuse-dial", "phone": "15551230001"}, "concerns all phones"),
+        ({"kind": "refuse-dial", "phone": "15551230001"}, "cannot be limited to a phone"),
+        ({"kind": "bad-hmac", "phone": "15551230001", "device": 1}, "cannot be limited to a device"),
     ],
 )
 def test_faults_described_wrongly_name_the_field(body: dict[str, Any], cause: str) -> None:

@@ -123,7 +123,6 @@ class Shown:
     """What the Secret shows; `published` once the API server has it."""
 
     code: bool
-    codes: int
     expires_at: float
     published: bool = False
 
@@ -523,7 +522,6 @@ class _Transition:
         self._set(
             shown=Shown(
                 code=publish.code is not None,
-                codes=1 if shown is None else shown.codes + 1,
                 expires_at=publish.expires_at,
                 published=shown is not None and shown.published,
             )
@@ -540,7 +538,6 @@ class _Transition:
             self._hold(
                 Reason.RATE_LIMITED,
                 backoff(count, self._moment.jitter, first=limits.rate_limited, cap=limits.rate_limited_cap),
-                count,
             )
         elif kind == "invalid_phone":
             self._hold(Reason.INVALID_SPEC, None)
@@ -786,10 +783,9 @@ class _Transition:
         self._hold(
             Reason.STREAM_REPLACED,
             backoff(count, self._moment.jitter, first=limits.replaced, cap=limits.replaced_cap),
-            count,
         )
 
-    def _hold(self, reason: Reason, seconds: float | None, count: int = 1) -> None:
+    def _hold(self, reason: Reason, seconds: float | None) -> None:
         """Stop trying, for a time or until something is asked for."""
         if self.state.journal.removal is not None:
             self._connection_failed(reason, "", first=1.0)  # the device is still to be logged out
@@ -798,7 +794,7 @@ class _Transition:
             self._note_disconnect(reason)
         now = self._moment.now
         self._drop_attempt()
-        self._journal(hold=Hold(reason, now, None if seconds is None else now + seconds, count))
+        self._journal(hold=Hold(reason, None if seconds is None else now + seconds))
         self._idle(0.0)
 
     # Removing credentials.
@@ -845,7 +841,7 @@ class _Transition:
                 self._set(fault=Reason.PHONE_MISMATCH)
             case Cause.PHONE_REJECTED:
                 self._finish_attempt(Reason.PHONE_CLAIM_CONFLICT, succeeded=False)
-                self._journal(hold=Hold(Reason.PHONE_CLAIM_CONFLICT, self._moment.now, None), attempts_used=0)
+                self._journal(hold=Hold(Reason.PHONE_CLAIM_CONFLICT, None), attempts_used=0)
             case Cause.NEVER_LOGGED_IN:
                 self._finish_attempt(Reason.NOT_PAIRED, succeeded=False)
                 self._set(fault=Reason.NOT_PAIRED)
@@ -866,12 +862,12 @@ class _Transition:
         count = self.state.journal.logouts + 1
         self._journal(logouts=count, last_reason=reason)
         if not self._desired().relink_on_logout:
-            self._journal(hold=Hold(reason, now, None))
+            self._journal(hold=Hold(reason, None))
         elif count > 1:
             wait = backoff(
                 count - 1, self._moment.jitter, first=limits.relink_after_logout, cap=limits.relink_after_logout_cap
             )
-            self._journal(hold=Hold(reason, now, now + wait, count), attempts_used=0)
+            self._journal(hold=Hold(reason, now + wait), attempts_used=0)
         else:
             self._journal(attempts_used=0)
             self._set(fault=reason)
@@ -1032,7 +1028,7 @@ class _Transition:
             and not self.state.credentials.present
             and self.state.phase not in WITH_WORKER
         ):
-            self._journal(hold=Hold(Reason.ATTEMPTS_EXHAUSTED, self._moment.now, None))
+            self._journal(hold=Hold(Reason.ATTEMPTS_EXHAUSTED, None))
 
     # Steps.
 

@@ -147,12 +147,10 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """No connection is tried: until a time, or (None) until something is asked for. `count` doubles the next one."""
+    """No connection is tried: until a time, or (None) until something is asked for."""
 
     reason: Reason
-    since: float
     until: float | None
-    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

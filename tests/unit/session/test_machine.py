@@ -709,5 +709,5 @@ def test_backoff_is_bounded_and_jittered() -> None:
 
 def test_a_hold_for_a_spec_ends_with_another_image_or_spec() -> None:
     for reason in (Reason.CLIENT_OUTDATED, Reason.INVALID_SPEC):
-        session = Session(None, LINKED, Journal(hold=Hold(reason, START, None)))
+        session = Session(None, LINKED, Journal(hold=Hold(reason, None)))
         assert session.at(Phase.OPENING)

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -366,13 +367,35 @@ def make_namespace(api: ApiServer, name: str) -> Stage:
     return Stage(api, name)
 
 
-def make_node(api: ApiServer) -> None:
-    """A node to bind pods to, kept alive by its lease not being looked at: no kubelet, no controller of nodes here."""
+@contextmanager
+def live_node(api: ApiServer) -> Iterator[None]:
+    """A node to bind pods to, whose heartbeat keeps the node controller from declaring its pods lost."""
+    leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+    beat: dict[str, Any] = {"holderIdentity": NODE, "leaseDurationSeconds": 40, "renewTime": now()}
+    api.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+    ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": now(), "lastTransitionTime": now()}
+    api.patch(f"/api/v1/nodes/{NODE}/status", {"status": {"conditions": [ready]}})
+    api.apply(
+        {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": NODE, "namespace": "kube-node-lease"},
+            "spec": beat,
+        }
+    )
+    ended = threading.Event()
+
+    def keep_alive() -> None:
+        while not ended.wait(5):
+            api.patch(f"{leases}/{NODE}", {"spec": {"renewTime": now()}})
+
+    heart = threading.Thread(target=keep_alive)
+    heart.start()
     try:
-        api.create("/api/v1/nodes", {"metadata": {"name": NODE}})
-    except ApiError as error:
-        if error.status != 409:
-            raise
+        yield
+    finally:
+        ended.set()
+        heart.join()
 
 
 def wait_until_served(api: ApiServer) -> None:

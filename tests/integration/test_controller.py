@@ -13,8 +13,8 @@ from tests.integration.controller_stand_ins import (
     OPERATOR_NAMESPACE,
     Replica,
     Stage,
+    live_node,
     make_namespace,
-    make_node,
     operators,
     paired,
     running_status,
@@ -28,12 +28,12 @@ MOST_WRITES = 10
 
 
 @pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> ApiServer:
+def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
     server = ApiServer.from_kubeconfig(control_plane.kubeconfig)
     server.install()
     wait_until_served(server)
-    make_node(server)
-    return server
+    with live_node(server):
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from tests.cluster.control_plane import ControlPlane
 from tests.integration.controller_stand_ins import (
     Operators,
     Stage,
+    live_node,
     make_namespace,
-    make_node,
     operators,
     settled,
     wait_until_served,
@@ -20,15 +20,17 @@ from tests.integration.controller_stand_ins import (
 from tests.waiting import eventually
 
 TAKE_OVER_SECONDS = 15.0
+# Where the time of a take-over is not what is tested.
+SHORT_LEASE = ("--lease-seconds", "3")
 
 
 @pytest.fixture(scope="module")
-def stage(control_plane: ControlPlane) -> Stage:
+def stage(control_plane: ControlPlane) -> Iterator[Stage]:
     api = ApiServer.from_kubeconfig(control_plane.kubeconfig)
     api.install()
     wait_until_served(api)
-    make_node(api)
-    return make_namespace(api, "replicas")
+    with live_node(api):
+        yield make_namespace(api, "replicas")
 
 
 @pytest.fixture
@@ -65,8 +67,8 @@ def test_a_killed_leader_is_replaced(running: Operators, stage: Stage) -> None:
 
 
 def test_a_frozen_leader_writes_nothing_after_it_wakes(running: Operators, stage: Stage) -> None:
-    leader = running.start_leader()
-    standby = running.start()
+    leader = running.start_leader(*SHORT_LEASE)
+    standby = running.start(*SHORT_LEASE)
     eventually(lambda: standby.get("/readyz")[0] == 200, "the standby is ready")
     settled(leader)
     leader.process.send_signal(signal.SIGSTOP)
@@ -86,21 +88,21 @@ def versions(stage: Stage, name: str) -> list[str]:
 
 
 def test_a_session_made_or_deleted_while_no_operator_runs(running: Operators, stage: Stage) -> None:
-    leader = running.start_leader()
+    leader = running.start_leader(*SHORT_LEASE)
     stage.create("gone-meanwhile", phone="+15551230204", tenant="meanwhile")
     stage.connect("gone-meanwhile", "+15551230204")
     leader.process.kill()
     leader.process.wait()
     stage.delete("gone-meanwhile")
     stage.create("made-meanwhile", phone="+15551230205", tenant="meanwhile")
-    running.start_leader()
+    running.start_leader(*SHORT_LEASE)
     stage.unlink("gone-meanwhile")
     stage.gone("gone-meanwhile")
     stage.connect("made-meanwhile", "+15551230205")
 
 
 def test_a_replica_without_its_lease_ends(running: Operators, stage: Stage) -> None:
-    leader = running.start_leader()
+    leader = running.start_leader(*SHORT_LEASE)
     path = "/apis/coordination.k8s.io/v1/namespaces/whatsapp-operator-system/leases/whatsapp-operator-leader"
     stage.api.patch(path, {"spec": {"holderIdentity": "somebody-else"}})
     assert leader.process.wait(timeout=20) == 1

@@ -300,6 +300,19 @@ def test_another_phone_is_claimed_before_the_old_one_is_given_up(operator: Repli
     eventually(lambda: len(stage.claims("mover")) == 1, "the old claim is released", every=0.02)
 
 
+def test_a_secret_that_the_pod_misses_is_made_again(operator: Replica, stage: Stage) -> None:
+    stage.create("secretless", phone="+15551230128", tenant="secretless")
+    stage.start_pod("secretless")
+    stage.report("secretless", "ShowingQR", "QRAvailable")
+    stage.condition("secretless", "QRReady", status="True")
+    stage.api.delete(stage.secret_path("secretless"))
+    stage.report("secretless", "ShowingQR", "ConfigMissing")
+    eventually(lambda: stage.api.find(stage.secret_path("secretless")), "it is there again", every=0.02)
+    before = settled(operator)
+    stage.annotate("secretless", "x", "example/unrelated")
+    assert settled(operator) == before
+
+
 def foreign(stage: Stage, kind: str, name: str) -> tuple[str, dict[str, Any]]:
     metadata = {"name": names.owned_name(name)}
     bodies: dict[str, tuple[str, dict[str, Any]]] = {

@@ -130,10 +130,13 @@ class Operator:
 
     async def _synced_work(self, trace: watch.WatchTrace) -> None:
         """Nothing is decided before everything is known; afterwards the list is compared again from time to time."""
-        async with asyncio.timeout(SYNC_SECONDS):
-            await trace.complete.wait()
-            self._on_started()
-            await self._compare()
+        try:
+            async with asyncio.timeout(SYNC_SECONDS):
+                await trace.complete.wait()
+        except TimeoutError as error:
+            raise RuntimeError("not every watch could be opened: is the definition installed?") from error
+        self._on_started()
+        await self._compare()
         self._choose_primaries()
         for key in self._cache.sessions:
             self._dispatcher.add(key)

@@ -5,6 +5,7 @@ An object is never replaced by an older version of itself, in whatever order the
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from whatsapp_operator.api import names
@@ -120,6 +121,7 @@ class Cache:
         namespaces_ready: namespaces that have the session pods' account and role binding.
         namespaces_terminating: by uid of a session that is deleted, whether its namespace goes too.
         secrets: by uid of the session, whether its Secret is there.
+        secrets_restored: by uid of the session, the report after which its Secret was made again.
         holders: by uid and version of a claim, whether its holder exists, and when that was looked up.
         waiting: by name of a claim, the sessions that would take it.
         primaries: by namespace and tenant, the uid of the primary session.
@@ -137,6 +139,7 @@ class Cache:
         self.namespaces_ready: set[str] = set()
         self.namespaces_terminating: dict[str, bool] = {}
         self.secrets: dict[str, bool] = {}
+        self.secrets_restored: dict[str, datetime | None] = {}
         self.holders: dict[tuple[str, str], tuple[bool, float]] = {}
         self.waiting: dict[str, set[Key]] = {}
         self.primaries: dict[tuple[str, str], str] = {}
@@ -201,6 +204,7 @@ class Cache:
         if not members:
             self._tenants.pop((key.namespace, view.tenant), None)
         self.secrets.pop(view.uid, None)
+        self.secrets_restored.pop(view.uid, None)
         self.namespaces_terminating.pop(view.uid, None)
         if self.primaries.get((key.namespace, view.tenant)) == view.uid:
             del self.primaries[key.namespace, view.tenant]

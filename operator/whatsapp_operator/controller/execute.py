@@ -166,7 +166,7 @@ class Executor:
             case ReleaseClaim(claim):
                 await self._release(claim)
             case CreateSecret(body, may_exist):
-                return await self._create_secret(uid, body, may_exist=may_exist)
+                return await self._create_secret(session, body, may_exist=may_exist)
             case DeleteSecret(name):
                 await self._delete_secret(namespace, name, uid)
             case CreateVolume(body):
@@ -272,14 +272,16 @@ class Executor:
         for key in self._cache.waiting.pop(claim.name, ()):
             self._wake(key)
 
-    async def _create_secret(self, session_uid: str, body: Object, *, may_exist: bool) -> Problem | None:
-        metadata = body["metadata"]
+    async def _create_secret(self, session: WhatsAppSession, body: Object, *, may_exist: bool) -> Problem | None:
+        metadata, uid = body["metadata"], session.metadata.uid
         try:
             await self._client.create(SECRETS, metadata["namespace"], body)
         except AlreadyExistsError:
             if not may_exist:
                 return _taken("Secret", metadata["name"])
-        self._cache.secrets[session_uid] = True
+        self._cache.secrets[uid] = True
+        report = session.status.session
+        self._cache.secrets_restored[uid] = report.reported_at if report is not None else None
         return None
 
     async def _delete_secret(self, namespace: str, name: str, session_uid: str) -> None:

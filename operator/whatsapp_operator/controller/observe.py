@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from whatsapp_operator.api.models import WhatsAppSession
-from whatsapp_operator.api.reasons import ConditionType
+from whatsapp_operator.api.reasons import ConditionType, Reason
 from whatsapp_operator.controller import claims
 from whatsapp_operator.controller.cache import Cache, SessionView
 from whatsapp_operator.controller.observed import Claim, Holder, Observed, Problem, linked_phone
@@ -82,6 +82,7 @@ class Observer:
             namespace_ready=own_pod or key.namespace in self._cache.namespaces_ready,
             secret_ready=self._cache.secrets.get(uid, own_pod),
             secret_gone=self._cache.secrets.get(uid) is False,
+            secret_missed=self._secret_missed(session),
             namespace_terminating=terminating.get(uid),
             deletion_age=now - view.deletion_seen if view.deletion_seen is not None else None,
             fresh=fresh,
@@ -89,6 +90,13 @@ class Observer:
             rivals=tuple(self._rivals(key, session)),
             problems=problems,
         )
+
+    def _secret_missed(self, session: WhatsAppSession) -> bool:
+        report = session.status.session
+        if report is None or report.reason != Reason.CONFIG_MISSING:
+            return False
+        uid, restored = session.metadata.uid, self._cache.secrets_restored
+        return uid not in restored or restored[uid] != report.reported_at
 
     def _claim(self, session: WhatsAppSession, phone: str) -> Claim:
         name = claims.lease_name(session, phone, self._options)

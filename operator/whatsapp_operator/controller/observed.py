@@ -64,6 +64,7 @@ class Observed:
         namespace_ready: ServiceAccount and RoleBinding are there.
         secret_ready: the Secret is there and the session's own.
         secret_gone: this process has deleted it.
+        secret_missed: the pod has just reported that it is not there any more.
         namespace_terminating: None if nobody has asked yet.
         fresh: this very pass has added the finalizer.
         primary_uid: uid of the tenant's primary session.
@@ -81,6 +82,7 @@ class Observed:
     namespace_ready: bool = True
     secret_ready: bool = True
     secret_gone: bool = False
+    secret_missed: bool = False
     namespace_terminating: bool | None = None
     deletion_age: float | None = None
     fresh: bool = False

@@ -127,7 +127,8 @@ def _surroundings(o: Observed, options: Options) -> _Step:
     actions: list[Action] = []
     if not o.namespace_ready:
         actions.append(EnsureNamespace())
-    if not o.secret_ready and o.own_pod is None:
+    missed = o.secret_missed and o.live is not None
+    if missed or (not o.secret_ready and o.own_pod is None):
         actions.append(CreateSecret(secret_object.build(o.session, options.version), may_exist=_secret_may_exist(o)))
     volume = _volume(o, options)
     return _Step((*actions, *volume.actions), volume.problems)

@@ -70,6 +70,15 @@ NEW = observed(
         pytest.param(observed(secret_ready=False), [CreateSecret], id="the Secret is missing"),
         pytest.param(observed(), [CreatePod], id="all but the pod is there"),
         pytest.param(observed(pod=told_pod(session())), [], id="all is there"),
+        pytest.param(
+            observed(
+                session(status={"session": report("ShowingQR", "ConfigMissing")}),
+                pod=told_pod(session()),
+                secret_missed=True,
+            ),
+            [CreateSecret],
+            id="the pod misses the Secret",
+        ),
         pytest.param(observed(pod=told_pod(session(), deleting=True)), [], id="the pod is going"),
         pytest.param(observed(pod=told_pod(session(), phase="Failed"), pod_age=60), [DeletePod], id="the pod failed"),
         pytest.param(observed(pod=pod(applied_hash="old")), [DeletePod], id="another pod is wanted"),

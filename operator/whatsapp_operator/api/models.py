@@ -436,6 +436,9 @@ class SessionReport(Model):
     pairing: SessionPairing | None = Field(None, description="Pairing.")
     device: Device | None = Field(None, description="The linked device.")
     connection: ConnectionStatus | None = Field(None, description="The connection.")
+    desired_state_hash: str | None = Field(
+        None, max_length=64, description="Hash of the desired state that the pod follows."
+    )
     relink_request_id: str | None = Field(
         None, alias="relinkRequestID", max_length=64, description="The last relink request that the volume has done."
     )

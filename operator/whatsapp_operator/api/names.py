@@ -70,6 +70,11 @@ def owned_name(session: str) -> str:
     return f"wa-{session}"
 
 
+def desired_state_hash(document: str) -> str:
+    """Names a desired-state document; the session pod reports the one that it follows."""
+    return hashlib.sha256(document.encode()).hexdigest()[:16]
+
+
 def claim_name(key: bytes, scope: str, phone: str) -> str:
     """Name of the Lease that claims a phone within a scope.
 

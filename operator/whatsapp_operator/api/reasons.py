@@ -229,7 +229,8 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
         "The credential file was unreadable; it was moved aside and the device is paired anew.", "Scan the new QR."
     ),
     Reason.CREDENTIALS_CONFLICT: Explanation(
-        "The credentials on the volume belong to another number.", "Set a new forceRelink, or correct spec.phone."
+        "The credentials on the volume belong to another number, or another process uses them.",
+        "Set a new forceRelink, or correct spec.phone.",
     ),
     Reason.UNLINKED: Explanation("The device was removed from the phone's list as asked for."),
     Reason.CONNECTED: Explanation("The session is paired and its connection is open."),

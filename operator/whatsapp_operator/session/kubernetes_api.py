@@ -17,6 +17,7 @@ from whatsapp_operator.session.masking import mask
 logger = logging.getLogger(__name__)
 
 _ERROR_BODY: Final = 16 * 1024
+_CHUNK: Final = 64 * 1024
 
 
 class ApiError(Exception):
@@ -68,7 +69,9 @@ class KubernetesAPI:
             if not 200 <= status < 300:
                 head = await reader.readuntil(b"\r\n\r\n")
                 raise ApiError(status, _explain(status, head, await reader.read(_ERROR_BODY)))
-            # The answer to a patch of a Secret holds the Secret: it is not read.
+            # The answer to a patch of a Secret holds the Secret: it is read, or the server logs a failure, and dropped.
+            while await reader.read(_CHUNK):
+                pass
         finally:
             writer.transport.abort()
 

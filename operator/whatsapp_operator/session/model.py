@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from whatsapp_operator.api.names import desired_state_hash
 from whatsapp_operator.api.reasons import PairingMethod, Reason, RelinkOutcome
 
 HISTORY_LENGTH: Final = 10
@@ -35,6 +36,8 @@ class Desired:
     relink_request_id: str | None = None
     rejected_phone: str | None = field(default=None, repr=False)
     unlink: bool = False
+    hash: str = ""
+    """Of the document, see api.names.desired_state_hash."""
 
     @property
     def window(self) -> tuple[PairingMethod, str, str | None]:
@@ -60,6 +63,7 @@ def parse_desired(text: str) -> Desired:
             relink_request_id=_optional_text(document.get("relinkRequestID")),
             rejected_phone=_optional_text(document.get("rejectedPhone")),
             unlink=document.get("unlink", False) is True,
+            hash=desired_state_hash(text),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DocumentError(f"the desired state cannot be read ({type(error).__name__})") from None

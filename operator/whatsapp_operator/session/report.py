@@ -20,6 +20,8 @@ MAX_NAME: Final = 256
 
 TRANSIENT_DELAY: Final = 5.0
 """Seconds that a state on the way to another may last before it is worth a write."""
+FOLLOWED_DELAY: Final = 1.0
+"""Seconds until the operator is told that another desired state is followed, if nothing else is to be told before."""
 RETRY_FIRST: Final = 0.5
 RETRY_CAP: Final = 30.0
 
@@ -70,6 +72,7 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
             "failed": journal.failed,
             "history": [_finished(entry) for entry in journal.history],
         },
+        "desiredStateHash": state.desired.hash if state.desired else None,
         "relinkRequestID": journal.relink_request_id,
         "relinkOutcome": journal.relink_outcome.value if journal.relink_outcome else None,
     }
@@ -86,7 +89,10 @@ def delay(report: Report, accepted: Report | None) -> float:
         return 0.0
     failed = report["message"] != "" or report["connection"]["nextRetryAt"] is not None
     told = accepted is not None and all(accepted[key] == report[key] for key in ("machine", "reason", "message"))
-    return 0.0 if failed and not told else TRANSIENT_DELAY
+    if failed and not told:
+        return 0.0
+    followed = accepted is None or accepted["desiredStateHash"] == report["desiredStateHash"]
+    return TRANSIENT_DELAY if followed else FOLLOWED_DELAY
 
 
 def timestamp(seconds: float | None) -> str | None:

@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whatsapp_operator.api.names import desired_state_hash
 from whatsapp_operator.api.reasons import PairingMethod
 from whatsapp_operator.session.identity import DisplayName, parse_display_name, phone_of
 from whatsapp_operator.session.model import (
@@ -35,11 +37,15 @@ def test_reads_the_document_of_the_contract() -> None:
         relink_request_id="5f2c9a1e77d04b1c",
         rejected_phone=None,
         unlink=False,
+        hash=desired_state_hash(json.dumps(DOCUMENT)),
     )
 
 
 def test_leaves_what_a_newer_operator_says() -> None:
-    assert parse_desired(json.dumps({**DOCUMENT, "later": {}})) == parse_desired(json.dumps(DOCUMENT))
+    newer = parse_desired(json.dumps({**DOCUMENT, "later": {}}))
+    known = parse_desired(json.dumps(DOCUMENT))
+    assert replace(newer, hash=known.hash) == known
+    assert newer.hash != known.hash
 
 
 @pytest.mark.parametrize(

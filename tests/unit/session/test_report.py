@@ -33,6 +33,7 @@ KEYS = {
         "failed",
         "history",
     },
+    "desiredStateHash": None,
     "relinkRequestID": None,
     "relinkOutcome": None,
 }
@@ -127,6 +128,12 @@ def test_what_may_wait(machine: str, message: str, accepted: tuple[str, str] | N
         return {**built(Session()), "machine": MachineState(machine), "message": message}
 
     assert report.delay(made(machine, message), made(*accepted) if accepted else None) == seconds
+
+
+def test_another_desired_state_is_acknowledged_soon() -> None:
+    """The operator must learn that it arrived, also while nothing else is worth a write."""
+    before = {**built(Session()), "desiredStateHash": "one"}
+    assert report.delay({**before, "desiredStateHash": "two"}, before) == report.FOLLOWED_DELAY
 
 
 class Api:

@@ -52,20 +52,23 @@ class Replica:
         except OSError:
             return 0, ""
 
+    def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """All samples of the metric, each with its labels."""
+        found = []
+        for line in self.get("/metrics")[1].splitlines():
+            match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line) if line.startswith(name) else None
+            if match and match[1] == name:
+                found.append((dict(re.findall(r'(\w+)="([^"]*)"', match[2] or "")), float(match[3])))
+        return found
+
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the metric over all label sets that hold the given labels."""
-        total = 0.0
-        for line in self.get("/metrics")[1].splitlines():
-            match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
-            if match and match[1] == name:
-                found = dict(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
-                if labels.items() <= found.items():
-                    total += float(match[3])
-        return total
+        return sum(value for found, value in self.samples(name) if labels.items() <= found.items())
 
     def writes(self) -> float:
         """Requests that changed something, or tried to, without those of the leader election."""
-        return sum(self.metric("whatsapp_operator_api_requests_total", verb=v) for v in ("create", "patch", "delete"))
+        found = self.samples("whatsapp_operator_api_requests_total")
+        return sum(value for labels, value in found if labels["verb"] in ("create", "patch", "delete"))
 
     @property
     def leading(self) -> bool:

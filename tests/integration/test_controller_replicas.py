@@ -106,3 +106,13 @@ def test_a_replica_without_its_lease_ends(running: Operators, stage: Stage) -> N
     path = "/apis/coordination.k8s.io/v1/namespaces/whatsapp-operator-system/leases/whatsapp-operator-leader"
     stage.api.patch(path, {"spec": {"holderIdentity": "somebody-else"}})
     assert leader.process.wait(timeout=20) == 1
+
+
+def test_without_named_namespaces_all_are_served(running: Operators, stage: Stage) -> None:
+    running.namespaces = ""
+    running.start_leader(*SHORT_LEASE)
+    stage.create("anywhere", phone="+15551230206", tenant="anywhere")
+    stage.connect("anywhere", "+15551230206")
+    stage.delete("anywhere")
+    stage.unlink("anywhere")
+    stage.gone("anywhere")

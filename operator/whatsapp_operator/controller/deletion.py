@@ -6,6 +6,7 @@ from typing import Final
 from whatsapp_operator.api import names
 from whatsapp_operator.api.models import DeletionPolicy, RetentionPolicy
 from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason
+from whatsapp_operator.controller import delivery
 from whatsapp_operator.controller.actions import (
     Action,
     CheckNamespace,
@@ -92,9 +93,10 @@ def _unlink(o: Observed, options: Options, left: float) -> DeletionPlan:
     wanted = document(session, wish)
     if pod is not None:
         if pod.desired_state == wanted:
-            return DeletionPlan(requeue_after=left)
+            delivered = delivery.ensure(o)
+            return DeletionPlan(delivered.actions, requeue_after=min(left, delivered.after or left))
         name = names.owned_name(session.metadata.name)
-        patch = PatchPod(name, pod.uid, pod.version, annotations=((names.ANNOTATION_DESIRED_STATE, wanted),))
+        patch = PatchPod(name, pod.uid, pod.version, annotations=delivery.change(wanted))
         return DeletionPlan((patch,), requeue_after=left)
     if not o.namespace_ready:
         return DeletionPlan((EnsureNamespace(),), requeue_after=left)

@@ -76,6 +76,7 @@ class Observer:
             invalid=invalid,
             pod=pod,
             pod_age=now - pod.first_seen if pod is not None else 0.0,
+            desired_age=now - pod.desired_since if pod is not None else 0.0,
             volume=self._cache.volumes.get(key),
             claims={phone: self._claim(session, phone) for phone in phones},
             held=tuple(self._cache.claims_of(uid)),

@@ -58,6 +58,7 @@ class Observed:
     Attributes:
         invalid: why the object cannot be used as it is, naming the field.
         pod_age: seconds since this process first saw the pod.
+        desired_age: the same of the pod's present desired state.
         deletion_age: seconds since it first saw the deletion; None if there is none.
         claims: by phone, for each phone that plays a part (`phones_of`).
         held: all claims that this session holds.
@@ -76,6 +77,7 @@ class Observed:
     invalid: str | None = None
     pod: PodView | None = None
     pod_age: float = 0.0
+    desired_age: float = 0.0
     volume: VolumeView | None = None
     claims: Mapping[str, Claim] = field(default_factory=dict)
     held: tuple[ClaimView, ...] = ()

@@ -11,7 +11,7 @@ from typing import Final
 from whatsapp_operator.api import names
 from whatsapp_operator.api.models import WhatsAppSessionStatus
 from whatsapp_operator.api.reasons import ConditionType, Reason
-from whatsapp_operator.controller import claims, conditions, deletion, quantity, recovery, relink, status
+from whatsapp_operator.controller import claims, conditions, deletion, delivery, quantity, recovery, relink, status
 from whatsapp_operator.controller.actions import (
     AcquireClaim,
     Action,
@@ -197,7 +197,12 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan) -> _Step:
     replaced = recovery.replacement(pod, o.pod_age, body["metadata"]["annotations"][names.ANNOTATION_APPLIED_HASH])
     if replaced.now:
         return _Step((DeletePod(name, pod.uid),))
-    return _Step(_pod_patch(o, pod, name, wanted), after=replaced.after)
+    patch = _pod_patch(o, pod, name, wanted)
+    if patch or pod.deleting:
+        return _Step(patch, after=replaced.after)
+    delivered = delivery.ensure(o)
+    after = [seconds for seconds in (replaced.after, delivered.after) if seconds is not None]
+    return _Step(delivered.actions, after=min(after, default=None))
 
 
 def _name_taken(name: str) -> Problem:
@@ -216,7 +221,7 @@ def _pod_patch(o: Observed, pod: PodView, name: str, wanted: str) -> tuple[Actio
     if pod.primary != primary:
         labels = ((names.LABEL_PRIMARY, "true" if primary else None),)
     if pod.desired_state != wanted:
-        annotations = ((names.ANNOTATION_DESIRED_STATE, wanted),)
+        annotations = delivery.change(wanted)
     if not labels and not annotations:
         return ()
     return (PatchPod(name, pod.uid, pod.version, labels, annotations),)

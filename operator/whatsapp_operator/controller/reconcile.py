@@ -134,8 +134,11 @@ class Reconciler:
                 _log.debug("the session went in the meantime")
                 return
             self._metrics.count(status.counts(before, new, o.report))
+            attempt = session.status.session.pairing if session.status.session is not None else None
+            extra = {"session": str(key), "tenant": session.spec.tenant, "attempt": (attempt and attempt.id) or ""}
             for event in events.of_transition(before, new):
                 self._events.add(session, event)
+                _log.log(logging.WARNING if event.type == "Warning" else logging.INFO, event.reason, extra=extra)
             if new.relink != before.relink or new.primary != before.primary:
                 # What the pod is told follows from the status that is written.
                 dispatcher.add(key)

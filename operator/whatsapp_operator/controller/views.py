@@ -29,6 +29,8 @@ class PodView:
 
     Attributes:
         first_seen: when this process first saw this pod, by the monotonic clock.
+        desired_since: when this process first saw its present desired state, by the monotonic clock.
+        nudges: how often the kubelet was made to look at the present desired state again.
         started_at: start of the running container, to the second; None if it does not run.
         node_lost: the node controller has declared the pod unready, while its containers were not seen to fail.
     """
@@ -39,6 +41,8 @@ class PodView:
     session_uid: str = ""
     primary: bool = False
     desired_state: str | None = None
+    desired_since: float = 0.0
+    nudges: int = 0
     applied_hash: str | None = None
     phase: str = "Pending"
     status_reason: str = ""
@@ -69,6 +73,11 @@ class PodView:
         is_running = status.get("phase") == "Running" and running is not None
         if known is not None and known.uid != metadata["uid"]:
             known = None
+        desired_state, nudges = (
+            annotations.get(names.ANNOTATION_DESIRED_STATE),
+            annotations.get(names.ANNOTATION_NUDGES),
+        )
+        told = known is not None and known.desired_state == desired_state
         pod_ready = conditions.get("Ready", {}).get("status") == "True"
         containers_ready = conditions.get("ContainersReady", {}).get("status") == "True"
         return cls(
@@ -77,7 +86,9 @@ class PodView:
             first_seen=known.first_seen if known is not None else now,
             session_uid=labels.get(names.LABEL_SESSION_UID, ""),
             primary=labels.get(names.LABEL_PRIMARY) == "true",
-            desired_state=annotations.get(names.ANNOTATION_DESIRED_STATE),
+            desired_state=desired_state,
+            desired_since=known.desired_since if known is not None and told else now,
+            nudges=int(nudges) if nudges is not None and nudges.isdecimal() else 0,
             applied_hash=annotations.get(names.ANNOTATION_APPLIED_HASH),
             phase=status.get("phase") or "Pending",
             status_reason=status.get("reason") or "",

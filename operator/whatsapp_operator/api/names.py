@@ -22,6 +22,7 @@ ANNOTATION_PAUSED: Final = f"{GROUP}/paused"
 # Written by the operator on the objects it owns.
 ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 ANNOTATION_DESIRED_STATE: Final = f"{GROUP}/desired-state"
+ANNOTATION_NUDGES: Final = f"{GROUP}/desired-state-nudges"
 
 LABEL_SESSION: Final = f"{GROUP}/session"
 LABEL_SESSION_UID: Final = f"{GROUP}/session-uid"

@@ -174,7 +174,11 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan) -> _Step:
     session, pod = o.session, o.own_pod
     name = names.owned_name(session.metadata.name)
     if o.pod is not None and pod is None:
-        return _Step() if o.pod.deleting else _Step(problems=(_name_taken(name),))
+        if o.pod.deleting:
+            return _Step()
+        # Labelled by this operator for a session of that name which is gone: nobody else will remove it.
+        former = o.pod.session_uid != ""
+        return _Step((DeletePod(name, o.pod.uid),)) if former else _Step(problems=(_name_taken(name),))
     if session.spec.suspend or not claimed.may_run:
         gone = pod is None or pod.deleting
         return _Step() if gone or pod is None else _Step((DeletePod(name, pod.uid),))

@@ -73,10 +73,8 @@ class PodView:
         is_running = status.get("phase") == "Running" and running is not None
         if known is not None and known.uid != metadata["uid"]:
             known = None
-        desired_state, nudges = (
-            annotations.get(names.ANNOTATION_DESIRED_STATE),
-            annotations.get(names.ANNOTATION_NUDGES),
-        )
+        desired_state = annotations.get(names.ANNOTATION_DESIRED_STATE)
+        nudges = annotations.get(names.ANNOTATION_NUDGES, "")
         told = known is not None and known.desired_state == desired_state
         pod_ready = conditions.get("Ready", {}).get("status") == "True"
         containers_ready = conditions.get("ContainersReady", {}).get("status") == "True"
@@ -88,7 +86,7 @@ class PodView:
             primary=labels.get(names.LABEL_PRIMARY) == "true",
             desired_state=desired_state,
             desired_since=known.desired_since if known is not None and told else now,
-            nudges=int(nudges) if nudges is not None and nudges.isdecimal() else 0,
+            nudges=int(nudges) if nudges.isdecimal() else 0,
             applied_hash=annotations.get(names.ANNOTATION_APPLIED_HASH),
             phase=status.get("phase") or "Pending",
             status_reason=status.get("reason") or "",

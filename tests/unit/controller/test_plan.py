@@ -84,6 +84,7 @@ NEW = observed(
         pytest.param(observed(pod=pod(applied_hash="old")), [DeletePod], id="another pod is wanted"),
         pytest.param(observed(pod=told_pod(session(), Wish())), [PatchPod], id="the pod must be told"),
         pytest.param(observed(pod=pod(session_uid="earlier", deleting=True)), [], id="the pod before is going"),
+        pytest.param(observed(pod=pod(session_uid="earlier")), [DeletePod], id="the pod before was left behind"),
         pytest.param(observed(volume=volume(deleting=True)), [], id="the volume is being deleted by hand"),
         pytest.param(observed(volume=volume(session_uid="")), [PatchVolume], id="a kept volume"),
         pytest.param(observed(volume=volume(requested="128Mi"), pod=told_pod(session())), [GrowVolume], id="grow"),
@@ -117,7 +118,7 @@ def test_a_paused_session_keeps_its_status() -> None:
 @pytest.mark.parametrize(
     ("o", "reason"),
     [
-        pytest.param(observed(pod=pod(session_uid="other")), Reason.NAME_CONFLICT, id="somebody's pod"),
+        pytest.param(observed(pod=pod(session_uid="")), Reason.NAME_CONFLICT, id="somebody's pod"),
         pytest.param(observed(volume=volume(session_uid="other")), Reason.NAME_CONFLICT, id="somebody's volume"),
         pytest.param(
             observed(volume=volume(session_uid="", ours=False)), Reason.NAME_CONFLICT, id="a volume made by hand"
@@ -189,9 +190,9 @@ def test_the_pod_is_told_what_status_says_not_what_the_annotation_says() -> None
     of = session(annotations=annotations, status=written)
     (action,) = plan(observed(of, pod=told_pod(of)), OPTIONS, NOW).actions
     assert isinstance(action, PatchPod)
-    ((name, text),) = action.annotations
-    assert name == names.ANNOTATION_DESIRED_STATE
-    assert wish_of(text or "")["relinkRequestID"] == request
+    told = dict(action.annotations)
+    assert wish_of(told[names.ANNOTATION_DESIRED_STATE] or "")["relinkRequestID"] == request
+    assert told[names.ANNOTATION_NUDGES] is None
 
 
 def test_a_change_that_a_running_pod_can_follow_does_not_replace_it() -> None:

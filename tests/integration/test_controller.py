@@ -201,6 +201,16 @@ def test_a_session_that_never_paired_goes_at_once(operator: Replica, stage: Stag
     stage.gone("fresh")
 
 
+def test_a_pod_is_not_left_behind_when_the_finalizer_is_removed_by_hand(operator: Replica, stage: Stage) -> None:
+    stage.create("forced", phone="+15551230129", tenant="forced")
+    stage.connect("forced", "+15551230129")
+    stage.delete("forced")
+    stage.patch("forced", {"metadata": {"finalizers": None}})
+    stage.end_pod("forced")
+    eventually(lambda: stage.find_pod("forced") is None, "the pod is gone", every=0.02)
+    assert stage.api.get(stage.volume_path("forced"))
+
+
 def test_a_kept_volume_is_adopted_by_the_same_tenant_only(operator: Replica, stage: Stage) -> None:
     keep: dict[str, Any] = {"storage": {"retentionPolicy": "Retain"}, "deletionPolicy": "Keep"}
     stage.create("kept", phone="+15551230111", tenant="kept", **keep)

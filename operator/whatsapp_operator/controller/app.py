@@ -138,7 +138,7 @@ class Operator:
         self._on_started()
         await self._compare()
         self._choose_primaries()
-        for key in self._cache.sessions:
+        for key in {*self._cache.sessions, *self._cache.pods}:
             self._dispatcher.add(key)
         self._synced = True
         _log.info("synced", extra={"sessions": len(self._cache.sessions), "pods": len(self._cache.pods)})

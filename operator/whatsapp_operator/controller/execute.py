@@ -107,6 +107,24 @@ class Executor:
                 raise result
         return tuple(result for result in found if isinstance(result, Problem))
 
+    async def remove_orphan(self, key: Key) -> None:
+        """Delete the pod of a session that is gone without having been cleaned up, its finalizer removed by hand.
+
+        Its volume stays: nobody can tell any more whether it was to be kept.
+        """
+        pod = self._cache.pods.get(key)
+        if pod is None or pod.deleting or not pod.session_uid:
+            return
+        try:
+            self._cache.put_session(await self._client.get(SESSIONS, key.namespace, key.name))
+            return
+        except NotFoundError:
+            _log.warning("the session is gone, its pod is deleted", extra={"session": str(key)})
+        try:
+            await self._delete(PODS, key.namespace, names.owned_name(key.name), pod.uid)
+        except (ConflictError, NotFoundError):
+            await self._look_object(PODS, key.namespace, names.owned_name(key.name))
+
     async def write_status(self, session: WhatsAppSession, status: Object) -> Object:
         """Apply the operator's part of status, if the object is still the one that the status was computed from.
 

@@ -84,6 +84,7 @@ class Reconciler:
             o = self._observer.observe(key, problems=problems, fresh=fresh)
             if o is None:
                 dispatcher.queue.drop(key)
+                await self._executor.remove_orphan(key)
                 return "gone"
             step = plan(o, self._options, datetime.now(UTC))
             if step.unlink_timed_out:

@@ -6,10 +6,12 @@ simulated here, so the store holds its private keys.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -72,6 +74,10 @@ CREATE TABLE IF NOT EXISTS inbox (
 );
 CREATE INDEX IF NOT EXISTS inbox_number ON inbox (number);
 """
+# A database of another schema cannot be used; there is nothing in it that is worth a migration.
+_VERSION = zlib.crc32(_SCHEMA.encode()) & 0x7FFFFFFF
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +162,28 @@ def replace(path: Path, text: str) -> None:
     scratch.replace(path)
 
 
+def _set_aside_if_foreign(path: Path) -> None:
+    """Rename a database that another version of the simulator has made: its phones and devices start anew."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path)) as database:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version != _VERSION:
+        kept = path.with_name(f"{path.name}.{version}")
+        path.replace(kept)
+        logger.warning("%s is of another version of the simulator: kept as %s, starting anew", path.name, kept.name)
+
+
 class Store:
     """Typed access to the database. Methods do not wait for anything but the local disk."""
 
     def __init__(self, path: Path | None) -> None:
         """Open or create the database, readable by its owner alone; None keeps it in memory."""
         if path:
+            _set_aside_if_foreign(path)
             path.touch(mode=0o600)
         self._db = sqlite3.connect(path or ":memory:", isolation_level=None)
+        self._db.execute(f"PRAGMA user_version = {_VERSION}")
         self._db.execute("PRAGMA foreign_keys = ON")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")

@@ -1,3 +1,5 @@
+import sqlite3
+
 """What the simulator remembers, and for how long."""
 
 from collections.abc import Iterator
@@ -53,6 +55,20 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     assert store.count_pre_keys(companion.id) == 10
     assert store.new_device_number(phone.number) == 2
     store.close()
+
+
+def test_a_database_of_another_version_is_kept_aside_and_a_new_one_begun(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    other = sqlite3.connect(path)
+    other.executescript("PRAGMA user_version = 7; CREATE TABLE phone (number TEXT); INSERT INTO phone VALUES ('1');")
+    other.close()
+
+    store = Store(path)
+    assert store.add_phone("15551230001", "Phone", NOW).number == "15551230001"
+    store.close()
+    kept = sqlite3.connect(tmp_path / "state.db.7")
+    assert kept.execute("SELECT number FROM phone").fetchall() == [("1",)]
+    kept.close()
 
 
 def test_the_database_is_its_owners_alone(tmp_path: Path) -> None:

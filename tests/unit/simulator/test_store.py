@@ -1,7 +1,6 @@
-import sqlite3
-
 """What the simulator remembers, and for how long."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -167,6 +167,9 @@ def _volume(o: Observed, options: Options) -> _Step:
         return _Step((PatchVolume(name, volume.version, adopted),))
     if volume.bound and quantity.parse(session.spec.storage.size) > quantity.parse(volume.requested):
         return _Step((GrowVolume(name, volume.version, session.spec.storage.size),))
+    if volume.resize_error is not None:
+        refused = conditions.told(Reason.EXPANSION_REFUSED, volume.resize_error)
+        return _Step(problems=(Problem(Reason.EXPANSION_REFUSED, refused),))
     return _Step()
 
 

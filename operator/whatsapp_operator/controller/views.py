@@ -107,7 +107,13 @@ class PodView:
 
 @dataclass(frozen=True, slots=True)
 class VolumeView:
-    """A PersistentVolumeClaim; sizes are quantities as text."""
+    """A PersistentVolumeClaim.
+
+    Attributes:
+        ours: made by this operator, for whichever session.
+        requested: size as a quantity.
+        resize_error: why the volume cannot grow, as its conditions tell.
+    """
 
     uid: str
     version: str
@@ -116,8 +122,6 @@ class VolumeView:
     ours: bool = False
     bound: bool = False
     requested: str = ""
-    storage_class: str | None = None
-    access_modes: tuple[str, ...] = ()
     resize_error: str | None = None
     deleting: bool = False
 
@@ -134,8 +138,6 @@ class VolumeView:
             ours=labels.get(names.LABEL_APP_MANAGED_BY) == names.FIELD_MANAGER_OPERATOR,
             bound=status.get("phase") == "Bound",
             requested=((spec.get("resources") or {}).get("requests") or {}).get("storage", ""),
-            storage_class=spec.get("storageClassName"),
-            access_modes=tuple(spec.get("accessModes") or ()),
             resize_error=failed[0].get("message", "") if failed and failed[0].get("status") == "True" else None,
             deleting="deletionTimestamp" in metadata,
         )

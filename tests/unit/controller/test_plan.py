@@ -130,6 +130,7 @@ def test_a_paused_session_keeps_its_status() -> None:
             observed(session(spec={"template": {"image": "x"}})), Reason.INVALID_SPEC, id="template beyond the lists"
         ),
         pytest.param(observed(problems=(Problem(Reason.POD_REJECTED, "quota"),)), Reason.POD_REJECTED, id="refused"),
+        pytest.param(observed(volume=volume(resize_error="no")), Reason.EXPANSION_REFUSED, id="cannot grow"),
     ],
 )
 def test_problems_stall(o: Observed, reason: Reason) -> None:

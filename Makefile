@@ -94,12 +94,15 @@ cluster-down: venv ## Remove the local cluster: every process, mount, interface 
 kubeconfig: venv ## Print the path of the local cluster's kubeconfig.
 	@$(PY) -m tests.cluster kubeconfig
 
+# With CONTEXT, another cluster is acted on: the local one is not brought up, and images come from REGISTRY.
+CLUSTER := $(if $(CONTEXT),venv,cluster-up)
+
 .PHONY: images
-images: cluster-up ## Build all images without Docker and load them into the local cluster.
-	$(PY) -m images.build
+images: $(CLUSTER) ## Build all images without Docker and load them into the local cluster.
+	$(PY) -m images.build $(if $(CONTEXT),--no-load)
 
 .PHONY: deploy
-deploy: images ## Install operator and simulator on the local cluster (or another: KUBECONFIG and CONTEXT).
+deploy: $(if $(CONTEXT),venv,images) ## Install operator and simulator on the local cluster (another: KUBECONFIG, CONTEXT, REGISTRY, TAG).
 	$(PY) -m tests.deploy --simulator
 
 .PHONY: demo

@@ -3,20 +3,40 @@
 import argparse
 import base64
 import json
+import os
 import secrets
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from images.build import references
+from images.build import IMAGES, references
 from tests.apiserver import ROOT, secrets_path
+from tests.cluster.errors import ClusterError
 from tests.target import Target, live_target
 
 NAMESPACE = "whatsapp-operator-system"
 CLAIM_KEY = "whatsapp-operator-claim-key"
+
+
+def image_references(env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The images to run, by name: those of this checkout, or with CONTEXT, those that were pushed to REGISTRY as TAG.
+
+    Raises:
+        ClusterError: another cluster is asked for, and it is not said where it can pull the images from.
+    """
+    if not env.get("CONTEXT"):
+        return references()
+    registry, tag = env.get("REGISTRY"), env.get("TAG")
+    if not registry or not tag:
+        raise ClusterError(
+            "CONTEXT names a cluster that is not this checkout's own, which cannot see the images built here: push them"
+            " to a registry that it can pull from, and set REGISTRY (such as registry.example/whatsapp-operator) and TAG"
+        )
+    return {image.name: f"{registry}/{image.name}:{tag}" for image in IMAGES}
 
 
 def overlay(images: dict[str, str]) -> dict[str, Any]:
@@ -70,7 +90,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.deploy", description=__doc__)
     parser.add_argument("--simulator", action="store_true", help="install the simulator too")
     options = parser.parse_args()
-    target, images = live_target(), references()
+    try:
+        target, images = live_target(), image_references()
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     deploy_operator(target, images)
     if options.simulator:
         deploy_simulator(target, images)

@@ -8,9 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from images.build import references
 from tests.apiserver import ROOT, secrets_path
-from tests.deploy import CLAIM_KEY, NAMESPACE
+from tests.deploy import CLAIM_KEY, NAMESPACE, image_references
 from tests.target import Target, live_target
 
 
@@ -28,7 +27,7 @@ def main() -> int:
         key_file.write_bytes(base64.b64decode(key))
         command = [
             sys.executable, "-m", "whatsapp_operator.controller",
-            f"--session-image={references()['session-simulator']}", f"--claim-key-file={key_file}",
+            f"--session-image={image_references()['session-simulator']}", f"--claim-key-file={key_file}",
             f"--namespace={NAMESPACE}", "--log-format=console", "--http-host=127.0.0.1",
             *([f"--context={target.kubectl.context}"] if target.kubectl.context else []),
         ]  # fmt: skip

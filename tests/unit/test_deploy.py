@@ -1,0 +1,29 @@
+import pytest
+
+from tests.cluster.errors import ClusterError
+from tests.deploy import image_references, overlay
+
+
+def test_the_local_cluster_runs_the_images_of_this_checkout() -> None:
+    found = image_references({})
+    assert found.keys() == {"session", "operator", "simulator", "session-simulator"}
+    assert all(reference.startswith("localhost/") for reference in found.values())
+
+
+def test_another_cluster_pulls_from_the_registry_that_is_named() -> None:
+    found = image_references({"CONTEXT": "prod", "REGISTRY": "registry.example/wa", "TAG": "1.0"})
+    assert found["operator"] == "registry.example/wa/operator:1.0"
+
+
+@pytest.mark.parametrize("env", [{}, {"REGISTRY": "registry.example/wa"}, {"TAG": "1.0"}])
+def test_another_cluster_without_a_registry_is_refused_with_the_remedy(env: dict[str, str]) -> None:
+    with pytest.raises(ClusterError, match=r"REGISTRY .* and TAG"):
+        image_references({"CONTEXT": "prod", **env})
+
+
+def test_the_overlay_changes_the_images_and_nothing_else() -> None:
+    made = overlay({"operator": "registry.example:5000/wa/operator:1.0", "session-simulator": "wa/session:1.0"})
+    assert made["images"] == [
+        {"name": "whatsapp-operator/operator", "newName": "registry.example:5000/wa/operator", "newTag": "1.0"}
+    ]
+    assert "wa/session:1.0" in made["patches"][0]["patch"]

@@ -33,8 +33,8 @@ def image_references(env: Mapping[str, str] = os.environ) -> dict[str, str]:
     registry, tag = env.get("REGISTRY"), env.get("TAG")
     if not registry or not tag:
         raise ClusterError(
-            "CONTEXT names a cluster that is not this checkout's own, which cannot see the images built here: push them"
-            " to a registry that it can pull from, and set REGISTRY (such as registry.example/whatsapp-operator) and TAG"
+            "CONTEXT names a cluster that is not this checkout's own and cannot see the images built here: push them to"
+            " a registry that it can pull from, and set REGISTRY (such as registry.example/whatsapp-operator) and TAG"
         )
     return {image.name: f"{registry}/{image.name}:{tag}" for image in IMAGES}
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tests.apiserver import ApiServer
 from tests.cluster import binaries, context
+from tests.cluster.errors import ClusterError
 from tests.scenario import Kubectl, Scenario
 
 
@@ -20,9 +21,12 @@ def live_target() -> Target:
     """This checkout's own cluster, or the one that KUBECONFIG and CONTEXT name.
 
     Raises:
-        ClusterError: there is none, or the environment points to one that was not asked for by name.
+        ClusterError: there is none, it has no such context, or it was not asked for by name.
     """
     chosen = context.target()
     kubectl = Kubectl(binaries.ensure("kubernetes") / "kubectl", chosen.kubeconfig, chosen.context)
     view = ("config", "view", "--raw", "--minify", "--flatten", "--output=json")
-    return Target(kubectl, ApiServer.from_kubeconfig_text(kubectl.run(*view)))
+    try:
+        return Target(kubectl, ApiServer.from_kubeconfig_text(kubectl.run(*view)))
+    except AssertionError as error:
+        raise ClusterError(str(error)) from None

@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 from tests.apiserver import Seen, Watch, conditions
+from tests.cluster.errors import ClusterError
 from tests.scenario import Scenario, has_condition
 from tests.target import live_target
 from tests.waiting import eventually
@@ -169,7 +170,11 @@ def one_device(scenario: Scenario) -> int:
 
 def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
-    target = live_target()
+    try:
+        target = live_target()
+    except ClusterError as error:
+        console.print(f"[bold red]error:[/] {error}", highlight=False)
+        return 1
     scenario = target.scenario("whatsapp-demo")
     try:
         run(console, scenario)

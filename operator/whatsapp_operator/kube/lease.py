@@ -141,15 +141,24 @@ class Election:
 
     async def release(self) -> None:
         """Give the lease up at once, so that another candidate need not wait for its end."""
-        if not self.leading or self._record is None:
+        if not self.leading:
             return
-        record, self._renewed_at = self._record, None
-        patch = {"metadata": {"resourceVersion": record.version}, "spec": {"holderIdentity": ""}}
+        self._renewed_at = None
         try:
             async with asyncio.timeout(self._times.retry):
-                await self._client.merge_patch(LEASES, self._namespace, self._name, patch)
+                await self._give_up()
         except (KubeError, TimeoutError) as error:
-            _log.warning("could not release the lease, it runs out by itself: %s", error)
+            _log.warning("could not release the lease, it runs out by itself: %s", error or type(error).__name__)
+
+    async def _give_up(self) -> None:
+        # A renewal that was cut off may have changed the version.
+        while self._record is not None and self._record.holder == self._identity:
+            patch = {"metadata": {"resourceVersion": self._record.version}, "spec": {"holderIdentity": ""}}
+            try:
+                await self._client.merge_patch(LEASES, self._namespace, self._name, patch)
+                return
+            except ConflictError:
+                await self._look(self._clock())
 
     async def _try(self) -> bool:
         # The lease counts from before the request, as the answer may come late.

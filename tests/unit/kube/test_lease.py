@@ -192,6 +192,29 @@ async def test_a_released_lease_is_taken_at_once() -> None:
     assert await second.try_once()
 
 
+async def test_a_lease_is_released_although_its_last_renewal_was_cut_off() -> None:
+    """Stopping ends a renewal in mid-air: the version that is remembered is then an old one."""
+    api = Api()
+    candidate = Candidate(api, "me")
+    await candidate.try_once()
+    api.deaf = 1
+    assert api.lease is not None
+    with pytest.raises(UnreachableError):
+        api._write(api.lease["spec"])
+    await candidate.election.release()
+    assert api.lease["spec"]["holderIdentity"] == ""
+
+
+async def test_a_lease_that_another_has_taken_is_not_released() -> None:
+    api = Api()
+    candidate = Candidate(api, "me")
+    await candidate.try_once()
+    assert api.lease is not None
+    api._write({**api.lease["spec"], "holderIdentity": "another"})
+    await candidate.election.release()
+    assert api.lease["spec"]["holderIdentity"] == "another"
+
+
 async def test_releasing_without_holding_writes_nothing() -> None:
     api = Api()
     await Candidate(api, "me").election.release()

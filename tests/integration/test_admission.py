@@ -192,3 +192,21 @@ def test_a_change_that_leaves_the_reference_alone_needs_no_right_to_it(admin: Ap
     other = {"spec": {"proxy": {"secretRef": {"name": "other", "key": "url"}}}}
     with pytest.raises(ApiError, match="right to get"):
         author.patch(sessions_path(NAMESPACE, "by-admin"), other)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        {"proxy": {"secretRef": {"name": "unrelated", "key": "another"}}},
+        {"caBundle": {"secretRef": {"name": "unrelated", "key": "password"}}},
+        {"template": {"imagePullSecrets": [{"name": "unrelated"}]}},
+    ],
+    ids=["another key", "another field", "another list"],
+)
+def test_another_use_of_a_secret_that_is_referred_to_needs_the_right_to_it(
+    admin: ApiServer, author: ApiServer, use: dict[str, Any]
+) -> None:
+    name = f"reuse-{next(iter(use)).lower()}"
+    admin.create(sessions_path(NAMESPACE), session(name, **REFERENCES["proxy"]))
+    with pytest.raises(ApiError, match=r"unrelated.*right to get"):
+        author.patch(sessions_path(NAMESPACE, name), {"spec": use})

@@ -4,7 +4,7 @@ Plain immutable data with its JSON form; no I/O. Times are seconds since the epo
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final
 
@@ -192,20 +192,28 @@ def dump_journal(journal: Journal) -> str:
 
 
 def load_journal(text: str) -> Journal:
-    """Raises DocumentError."""
+    """Raises DocumentError.
+
+    Keys of a newer image are left alone and those that an older one did not know have their defaults: what is added to
+    the journal or a part of it needs a default, and no new version.
+    """
     try:
         document = json.loads(text)
-        if document.pop("version") != JOURNAL_VERSION:
+        if document["version"] != JOURNAL_VERSION:
             raise ValueError
-        attempt, removal, hold = document["attempt"], document["removal"], document["hold"]
-        outcome, last_reason = document["relink_outcome"], document["last_reason"]
+        attempt, removal, hold = (document.get(key) for key in ("attempt", "removal", "hold"))
+        outcome, last_reason = document.get("relink_outcome"), document.get("last_reason")
         return Journal(
             **{
-                **document,
-                "history": tuple(_finished(entry) for entry in document["history"]),
-                "attempt": Attempt(**{**attempt, "method": PairingMethod(attempt["method"])}) if attempt else None,
-                "removal": Removal(**{**removal, "cause": Cause(removal["cause"])}) if removal else None,
-                "hold": Hold(**{**hold, "reason": Reason(hold["reason"])}) if hold else None,
+                **_known(Journal, document),
+                "history": tuple(_finished(entry) for entry in document.get("history", ())),
+                "attempt": Attempt(**{**_known(Attempt, attempt), "method": PairingMethod(attempt["method"])})
+                if attempt
+                else None,
+                "removal": Removal(**{**_known(Removal, removal), "cause": Cause(removal["cause"])})
+                if removal
+                else None,
+                "hold": Hold(**{**_known(Hold, hold), "reason": Reason(hold["reason"])}) if hold else None,
                 "relink_outcome": RelinkOutcome(outcome) if outcome else None,
                 "last_reason": Reason(last_reason) if last_reason else None,
             }
@@ -215,4 +223,10 @@ def load_journal(text: str) -> Journal:
 
 
 def _finished(entry: dict[str, Any]) -> FinishedAttempt:
-    return FinishedAttempt(**{**entry, "method": PairingMethod(entry["method"]), "reason": Reason(entry["reason"])})
+    known = _known(FinishedAttempt, entry)
+    return FinishedAttempt(**{**known, "method": PairingMethod(entry["method"]), "reason": Reason(entry["reason"])})
+
+
+def _known(kind: type, document: dict[str, Any]) -> dict[str, Any]:
+    """The part of the document that the data class has fields for."""
+    return {known.name: document[known.name] for known in fields(kind) if known.name in document}

@@ -6,13 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatsapp_operator.api.names import desired_state_hash
-from whatsapp_operator.api.reasons import PairingMethod
+from whatsapp_operator.api.reasons import PairingMethod, Reason, RelinkOutcome
 from whatsapp_operator.session.identity import DisplayName, parse_display_name, phone_of
 from whatsapp_operator.session.model import (
+    Attempt,
+    Cause,
     Desired,
     DocumentError,
+    FinishedAttempt,
+    Hold,
     Journal,
     PairingSpec,
+    Removal,
     dump_journal,
     load_journal,
     parse_desired,
@@ -72,6 +77,32 @@ def test_no_text_is_too_strange(text: str) -> None:
 
 def test_the_journal_begins_empty_and_round_trips() -> None:
     assert load_journal(dump_journal(Journal())) == Journal()
+
+
+FULL = Journal(
+    seq=1,
+    failed=1,
+    history=(FinishedAttempt(1, "a", PairingMethod.QR_CODE, 1.0, 2.0, False, Reason.EXPIRED, 0.4, None, None),),
+    attempt=Attempt("b", PairingMethod.QR_CODE, 2, 3.0, 4.0, 5.0),
+    relink_request_id="r1",
+    relink_outcome=RelinkOutcome.COMPLETED,
+    removal=Removal(Cause.RELINK, 6.0, request_id="r2"),
+    hold=Hold(Reason.TEMPORARY_BAN, 7.0),
+)
+
+
+def test_the_journal_of_a_newer_image_is_read() -> None:
+    newer = json.loads(dump_journal(FULL))
+    for part in (newer, newer["history"][0], newer["attempt"], newer["removal"], newer["hold"]):
+        part["later"] = {"any": "thing"}
+    assert load_journal(json.dumps(newer)) == FULL
+
+
+def test_the_journal_of_an_older_image_is_read() -> None:
+    older = json.loads(dump_journal(FULL))
+    del older["replaced"], older["last_reason"], older["hold"], older["attempt"]["logins"]
+    assert load_journal(json.dumps(older)) == replace(FULL, hold=None)
+    assert load_journal('{"version": 1}') == Journal()
 
 
 def test_a_journal_of_another_version_is_not_guessed_at() -> None:

@@ -915,6 +915,7 @@ class _Transition:
             return
         if any(isinstance(command, MoveAside) for command in self.commands):
             return
+        self._adopt_request()
         self._take_requests()
         removal = self.state.journal.removal
         if removal is not None:
@@ -936,6 +937,15 @@ class _Transition:
             self.commands.append(Inspect())
         elif self.state.phase is Phase.INSPECTED:
             self._start_worker()
+
+    def _adopt_request(self) -> None:
+        """Take the request on record as done where the journal was lost: every pairing writes to it.
+
+        The document keeps a request for ever, and good credentials are not to be wiped for one of long ago.
+        """
+        if self.state.phase is Phase.BOOTING and self.state.credentials.valid and self.state.journal == Journal():
+            # With a time in it the journal is not taken for a lost one again, even if there is no request.
+            self._journal(relink_request_id=self._desired().relink_request_id, registered_at=self._moment.now)
 
     def _take_requests(self) -> None:
         state, desired, journal, now = self.state, self._desired(), self.state.journal, self._moment.now

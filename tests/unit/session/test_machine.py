@@ -319,12 +319,45 @@ def test_relink_is_not_absorbed_by_an_older_or_another_window(seconds: float, de
 
 
 def test_relink_without_a_server_wipes_in_time() -> None:
-    session = Session(Desired(relink_request_id="r1"), LINKED)
+    session = Session(Desired(relink_request_id="r1"), LINKED, Journal(registered_at=START - 60))
     assert session.done(m.StartWorker), "it connects to log out"
     session.feed(wire.ConnectEnded("network", 0, ""))
     session.after(LIMITS.removal)
     assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
     assert not session.state.credentials.present
+
+
+@pytest.mark.parametrize("desired_first", [False, True])
+def test_good_credentials_outlive_the_loss_of_the_journal(desired_first: bool) -> None:
+    state, _ = m.begin()
+    events: list[m.Event] = [m.Opened(Journal(), LINKED), m.DesiredChanged(Desired(relink_request_id="r1"))]
+    for event in reversed(events) if desired_first else events:
+        state, commands = m.step(state, event, m.Moment(START, 0.0, "t"))
+    assert commands == (m.Save(state.journal), m.Inspect())
+    assert (state.journal.relink_request_id, state.journal.removal) == ("r1", None)
+
+
+@pytest.mark.parametrize("adopted", [None, "r1"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_relink_asked_for_after_the_loss_of_the_journal_is_done(adopted: str | None, restart: bool) -> None:
+    session = Session(Desired(relink_request_id=adopted), LINKED)
+    assert session.at(Phase.OPENING)
+    later = Desired(relink_request_id="r2")
+    if restart:
+        session = Session(later, LINKED, session.saved)
+    else:
+        session.feed(m.DesiredChanged(later))
+    session.feed(CONNECTED, wire.LogoutDone(""))
+    assert session.state.journal.relink_request_id == "r2"
+    assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
+
+
+@pytest.mark.parametrize("credentials", [Credentials(), Credentials(present=True, valid=False)])
+def test_a_new_volume_without_good_credentials_does_the_relink(credentials: Credentials) -> None:
+    session = Session(Desired(relink_request_id="r1"), credentials)
+    session.after(0.0)
+    assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
+    assert session.at(Phase.REQUESTING)
 
 
 @pytest.mark.parametrize("removed", [False, True])

@@ -196,6 +196,14 @@ class SessionMachine(RuleBasedStateMachine):
         """The process dies; what the journal and the volume hold is all that is left."""
         self.boot()
 
+    @rule()
+    @precondition(lambda self: self.credentials.valid)
+    def lose_the_journal_and_crash(self) -> None:
+        self.saved = Journal()
+        self.done.clear()
+        self.boot()
+        assert self.saved.removal is None or self.saved.removal.cause is not Cause.RELINK
+
     @rule(garbage=st.booleans())
     def corrupt_and_crash(self, garbage: bool) -> None:
         if garbage and self.credentials.present:

@@ -835,7 +835,7 @@ class _Transition:
             case Cause.UNLINK:
                 self._drop_scanned_attempt()
                 self._set(phase=Phase.UNLINKED, deadline=None)
-                self._journal(hold=None)
+                self._journal(attempts_used=0, hold=None)
             case Cause.PHONE_MISMATCH:
                 self._finish_attempt(Reason.PHONE_MISMATCH, succeeded=False)
                 self._set(fault=Reason.PHONE_MISMATCH)
@@ -955,8 +955,12 @@ class _Transition:
                 logged_out = pending is not None and pending.logged_out
                 self._journal(removal=Removal(Cause.UNLINK, None, logged_out=logged_out))
             return
-        if state.phase is Phase.UNLINKED or pending is not None:
+        if pending is not None and pending.cause is Cause.UNLINK:
+            pending = self._take_back_unlink(pending)
+        if pending is not None:
             return
+        if state.phase is Phase.UNLINKED:
+            self._idle(0.0)
         until = now + self._limits.removal
         request = desired.relink_request_id
         if request is not None and request != journal.relink_request_id:
@@ -973,6 +977,16 @@ class _Transition:
         elif desired.phone is not None and linked != desired.phone:
             fresh = journal.attempt is not None
             self._journal(removal=Removal(Cause.PHONE_MISMATCH if fresh else Cause.PHONE_CHANGED, until))
+
+    def _take_back_unlink(self, removal: Removal) -> Removal | None:
+        """An unlink is no longer asked for: drop it, unless the server knows the device no longer, or is being told."""
+        if removal.logged_out or self.state.phase in (Phase.LOGGING_OUT, Phase.WIPING):
+            return removal
+        self._journal(removal=None)
+        if self.state.phase is Phase.IDLE:
+            self._idle(0.0)
+            self._set(fault=None, detail="")
+        return None
 
     def _absorbs(self) -> bool:
         """A relink wants a fresh QR, and there is one; the window is cancelled when its spec changes."""

@@ -384,7 +384,62 @@ def test_unlink_logs_out_wipes_and_stays_idle() -> None:
     session.feed(wire.LogoutDone(""))
     assert session.told == (MachineState.UNLINKED, Reason.UNLINKED)
     assert session.after(1e6) == []
-    assert session.feed(m.DesiredChanged(Desired(relink_request_id="x"))) == []
+    assert session.feed(m.DesiredChanged(Desired(unlink=True, relink_request_id="x"))) == []
+
+
+def test_an_unlink_that_is_no_longer_asked_for_ends_in_a_new_pairing() -> None:
+    session = paired(Desired(unlink=True))
+    session.feed(wire.LogoutDone(""))
+    assert session.at(Phase.UNLINKED)
+    session.feed(m.DesiredChanged(Desired()))
+    assert session.at(Phase.REQUESTING)
+    session.pair()
+    assert session.at(Phase.CONNECTED)
+
+
+def test_an_unlink_left_on_a_kept_volume_is_dropped() -> None:
+    session = Session(Desired(), LINKED, Journal(registered_at=START - 60, removal=Removal(Cause.UNLINK, None)))
+    assert session.state.journal.removal is None
+    session.feed(CONNECTED)
+    assert session.done(m.LogOut) == []
+    assert session.told == (MachineState.CONNECTED, Reason.CONNECTED)
+
+
+def test_an_unlink_that_the_server_has_done_is_finished_and_paired_anew() -> None:
+    left = Removal(Cause.UNLINK, None, logged_out=True)
+    session = Session(Desired(), LINKED, Journal(attempts_used=3, removal=left))
+    assert session.credentials == Credentials()
+    assert session.at(Phase.REQUESTING)
+
+
+def test_an_unlink_that_waits_for_the_server_is_dropped_when_no_longer_asked_for() -> None:
+    session = paired(Desired(unlink=True))
+    session.feed(wire.LogoutDone("timeout"))
+    assert session.at(Phase.IDLE)
+    session.feed(m.DesiredChanged(Desired()))
+    assert session.at(Phase.OPENING)
+    assert session.state.detail == ""
+    session.feed(CONNECTED)
+    assert session.told == (MachineState.CONNECTED, Reason.CONNECTED)
+
+
+@pytest.mark.parametrize(("error", "phase"), [("", Phase.REQUESTING), ("timeout", Phase.OPENING)])
+def test_a_log_out_on_its_way_is_awaited(error: str, phase: Phase) -> None:
+    session = paired(Desired(unlink=True))
+    assert session.feed(m.DesiredChanged(Desired())) == []
+    session.feed(wire.LogoutDone(error))
+    session.after(2.0)
+    assert session.at(phase)
+
+
+def test_a_relink_that_an_unlink_took_over_is_done_after_all() -> None:
+    session = Session(Desired(relink_request_id="r1"), LINKED, Journal(registered_at=START - 60))
+    session.feed(m.DesiredChanged(Desired(relink_request_id="r1", unlink=True)))
+    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
+    session.feed(CONNECTED, wire.LogoutDone(""))
+    assert session.state.journal.relink_request_id == "r1"
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING)
 
 
 def test_unlink_never_wipes_before_the_device_is_logged_out() -> None:

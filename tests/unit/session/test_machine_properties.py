@@ -191,6 +191,11 @@ class SessionMachine(RuleBasedStateMachine):
         self.desired = replace(self.desired, relink_request_id=f"request{self.requests}")
         self.feed(m.DesiredChanged(self.desired))
 
+    @rule(unlink=st.booleans())
+    def unlink(self, unlink: bool) -> None:
+        self.desired = replace(self.desired, unlink=unlink)
+        self.feed(m.DesiredChanged(self.desired))
+
     @rule()
     def crash(self) -> None:
         """The process dies; what the journal and the volume hold is all that is left."""
@@ -235,7 +240,10 @@ class SessionMachine(RuleBasedStateMachine):
         """Every phase ends by itself, or is one in which a person or the operator is asked for something."""
         state = self.state
         assert state.phase not in (Phase.INSPECTING, Phase.INSPECTED, Phase.WIPING)
-        if state.phase in (Phase.CONNECTED, Phase.UNLINKED):
+        if state.phase is Phase.UNLINKED:
+            assert self.desired.unlink
+            return
+        if state.phase is Phase.CONNECTED:
             return
         if state.phase is Phase.HELD and state.deadline is None:
             assert state.journal.hold is not None

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
+import random
 import signal
 import sys
 import time
@@ -33,11 +35,16 @@ from whatsapp_operator.kube.client import (
     keep_token_fresh,
     load_configuration,
 )
+from whatsapp_operator.kube.errors import KubeError, ServerError, ThrottledError, UnreachableError
 from whatsapp_operator.kube.lease import Election
 
 _log = logging.getLogger(__name__)
 
 SYNC_SECONDS: Final = 60.0
+FIRST_COMPARE_ATTEMPTS: Final = 5
+# Backoff of the comparison, in seconds.
+COMPARE_RETRY_FIRST: Final = 1.0
+COMPARE_RETRY_LAST: Final = 60.0
 
 
 class Operator:
@@ -136,7 +143,7 @@ class Operator:
         except TimeoutError as error:
             raise RuntimeError("not every watch could be opened: is the definition installed?") from error
         self._on_started()
-        await self._compare()
+        await self._compare_until_done(attempts=FIRST_COMPARE_ATTEMPTS)
         self._choose_primaries()
         for key in {*self._cache.sessions, *self._cache.pods}:
             self._dispatcher.add(key)
@@ -152,7 +159,28 @@ class Operator:
                 async with asyncio.timeout(self._settings.resync_seconds):
                     await self._resync.wait()
             self._resync.clear()
-            await self._compare()
+            await self._compare_until_done()
+
+    async def _compare_until_done(self, *, attempts: int | None = None) -> None:
+        """Compare, and after a failure try again later and later.
+
+        Raises:
+            KubeError: only if `attempts` is given; so many have failed, or one with what will not pass by itself.
+        """
+        for attempt in itertools.count(1):
+            try:
+                await self._compare()
+                return
+            except KubeError as error:
+                passing = isinstance(error, (ThrottledError, ServerError, UnreachableError))
+                if attempts is not None and (attempt >= attempts or not passing):
+                    raise
+                asked = error.retry_after if isinstance(error, ThrottledError) else 0.0
+                backoff = min(COMPARE_RETRY_LAST, COMPARE_RETRY_FIRST * 2 ** min(attempt - 1, 20))
+                seconds = max(asked, backoff * random.uniform(0.5, 1.0))  # noqa: S311
+                extra = {"retry": round(seconds, 1), "code": error.code}
+                _log.warning("the comparison with the API server has failed: %s", error, extra=extra)
+                await asyncio.sleep(seconds)
 
     async def _compare(self) -> None:
         """Read everything, correct the cache by it, and queue what was missed."""

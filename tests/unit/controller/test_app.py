@@ -1,0 +1,87 @@
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.controller.builders import OPTIONS
+from whatsapp_operator.controller.app import FIRST_COMPARE_ATTEMPTS, Operator
+from whatsapp_operator.controller.cache import Cache
+from whatsapp_operator.controller.metrics import Metrics
+from whatsapp_operator.controller.settings import Settings
+from whatsapp_operator.kube.client import Client, Listing, Resource
+from whatsapp_operator.kube.errors import ForbiddenError, KubeError, ServerError, ThrottledError, UnreachableError
+from whatsapp_operator.kube.lease import Election
+
+THROTTLED = ThrottledError("later", code=429, reason="TooManyRequests", retry_after=7.0)
+
+
+class ApiStandIn:
+    """Lists that fail as told, then are empty."""
+
+    def __init__(self, *failures: KubeError) -> None:
+        self.failures = list(failures)
+        self.listed = 0
+
+    async def list(self, _: Resource, namespace: str | None = None, *, label_selector: str = "") -> Listing:
+        self.listed += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return Listing([], "1")
+
+
+def operator(api: Any, *, resync_seconds: float = 600.0, cache: Cache | None = None) -> Operator:
+    found = cache if cache is not None else Cache()
+    return Operator(
+        Settings(OPTIONS, "system", "me", resync_seconds=resync_seconds),
+        client=cast(Client, api),
+        election=cast(Election, None),
+        metrics=Metrics(found, per_object=False),
+        cache=found,
+        on_started=lambda: None,
+    )
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that were slept, which do not pass."""
+    found: list[float] = []
+    yield_to_others = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+        await yield_to_others(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return found
+
+
+@pytest.mark.parametrize(
+    "error",
+    [THROTTLED, ServerError("down", code=500), UnreachableError("away"), ForbiddenError("not any more", code=403)],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_failing_comparison_does_not_end_the_operator(error: KubeError, pauses: list[float]) -> None:
+    api = ApiStandIn(error, error)
+    comparing = asyncio.create_task(operator(api, resync_seconds=0.001)._compare_regularly())
+    async with asyncio.timeout(5):
+        while api.listed < 6 and not comparing.done():
+            await asyncio.wait((comparing,), timeout=0.001)
+    assert not comparing.done()
+    comparing.cancel()
+    assert len(pauses) == 2
+    if isinstance(error, ThrottledError):
+        assert pauses == [7.0, 7.0]
+
+
+async def test_the_first_comparison_is_tried_a_few_times(pauses: list[float]) -> None:
+    api = ApiStandIn(*[THROTTLED] * (FIRST_COMPARE_ATTEMPTS - 1))
+    await operator(api)._compare_until_done(attempts=FIRST_COMPARE_ATTEMPTS)
+    assert len(pauses) == FIRST_COMPARE_ATTEMPTS - 1
+    with pytest.raises(ThrottledError):
+        await operator(ApiStandIn(*[THROTTLED] * 99))._compare_until_done(attempts=FIRST_COMPARE_ATTEMPTS)
+
+
+async def test_the_first_comparison_fails_at_once_where_waiting_does_not_help(pauses: list[float]) -> None:
+    with pytest.raises(ForbiddenError):
+        await operator(ApiStandIn(ForbiddenError("no", code=403)))._compare_until_done(attempts=FIRST_COMPARE_ATTEMPTS)
+    assert pauses == []

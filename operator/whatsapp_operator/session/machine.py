@@ -469,11 +469,13 @@ class _Transition:
     def _publish_failed(self, status: int) -> None:
         if self.state.phase is not Phase.SHOWING or self.state.shown is None:
             return
-        if self.state.shown.published and self.state.shown.expires_at > self._moment.now:
-            return
         if status == 404:
-            self._set(fault=Reason.CONFIG_MISSING, detail="The session's Secret is missing; it is created again.")
-        else:
+            self._set(
+                shown=replace(self.state.shown, published=False),
+                fault=Reason.CONFIG_MISSING,
+                detail="The session's Secret is missing; it is created again.",
+            )
+        elif not (self.state.shown.published and self.state.shown.expires_at > self._moment.now):
             self._set(fault=Reason.STARTING, detail="The QR or code cannot be written to the session's Secret yet.")
 
     # Pairing.

@@ -769,6 +769,18 @@ def test_a_missing_secret_is_told_and_mended() -> None:
     assert session.told == (MachineState.SHOWING_QR, Reason.QR_AVAILABLE)
 
 
+def test_a_secret_deleted_in_a_window_is_told_and_mended() -> None:
+    session = showing()
+    for _ in range(2):
+        session.now += LIMITS.next_qr
+        session.feed(wire.QRCode("next", "png"), m.PublishFailed(404))
+        assert session.told == (MachineState.CONNECTING, Reason.CONFIG_MISSING)
+    session.feed(m.Published())
+    assert session.told == (MachineState.SHOWING_QR, Reason.QR_AVAILABLE)
+    assert session.state.detail == ""
+    assert session.at(Phase.SHOWING)
+
+
 def test_a_worker_death_in_a_window_does_not_count() -> None:
     session = showing()
     session.feed(m.WorkerExited())

@@ -359,6 +359,27 @@ def test_what_belongs_to_somebody_else_is_left_alone(operator: Replica, stage: S
     )
 
 
+@pytest.mark.parametrize("waits", ["suspended", "held"])
+def test_a_foreign_secret_outlives_a_session_that_began_later(operator: Replica, stage: Stage, waits: str) -> None:
+    name, phone = f"later-{waits}", "+15551230140"
+    path, body = foreign(stage, "Secret", name)
+    uid = stage.api.create(path.rpartition("/")[0], body)["metadata"]["uid"]
+    if waits == "held":
+        stage.create("later-holder", phone=phone, tenant=name)
+        stage.pod("later-holder")
+        stage.create(name, phone=phone, tenant=name)
+        stage.condition(name, "Stalled", status="True", reason="HeldByOther")
+        stage.delete("later-holder")
+    else:
+        stage.create(name, phone=phone, tenant=name, suspend=True)
+        stage.condition(name, "Ready", status="True", reason="Suspended")
+        stage.patch(name, {"spec": {"suspend": False}})
+    stage.condition(name, "Stalled", status="True", reason="NameConflict")
+    stage.delete(name)
+    eventually(lambda: stage.find_session(name) is None, "the session is gone", every=0.02)
+    assert stage.api.get(path)["metadata"]["uid"] == uid
+
+
 def owned_pod(stage: Stage, name: str) -> bool:
     found = stage.find_pod(name)
     return found is not None and names.LABEL_SESSION_UID in found["metadata"].get("labels", {})

@@ -60,7 +60,7 @@ class CreateSecret:
     """Create the Secret.
 
     Attributes:
-        may_exist: a Secret of that name is the session's own, made before a crash; else it is somebody's.
+        may_exist: a Secret of that name is taken for the session's own, made before a crash; else it is somebody's.
     """
 
     body: Object
@@ -70,6 +70,7 @@ class CreateSecret:
 @dataclass(frozen=True, slots=True)
 class DeleteSecret:
     name: str
+    uid: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,8 @@ class Cache:
         namespaces_ready: namespaces that have the session pods' account and role binding.
         namespaces_terminating: by uid of a session that is deleted, whether its namespace goes too.
         secrets: by uid of the session, whether its Secret is there.
+        secret_uids: by uid of the session, the uid of the Secret that this process has made for it.
+        secrets_taken: uids of sessions for which a Secret of that name was found that is not theirs.
         secrets_restored: by uid of the session, the report after which its Secret was made again.
         holders: by uid and version of a claim, whether its holder exists, and when that was looked up.
         waiting: by name of a claim, the sessions that would take it.
@@ -139,6 +141,8 @@ class Cache:
         self.namespaces_ready: set[str] = set()
         self.namespaces_terminating: dict[str, bool] = {}
         self.secrets: dict[str, bool] = {}
+        self.secret_uids: dict[str, str] = {}
+        self.secrets_taken: set[str] = set()
         self.secrets_restored: dict[str, datetime | None] = {}
         self.holders: dict[tuple[str, str], tuple[bool, float]] = {}
         self.waiting: dict[str, set[Key]] = {}
@@ -204,6 +208,8 @@ class Cache:
         if not members:
             self._tenants.pop((key.namespace, view.tenant), None)
         self.secrets.pop(view.uid, None)
+        self.secret_uids.pop(view.uid, None)
+        self.secrets_taken.discard(view.uid)
         self.secrets_restored.pop(view.uid, None)
         self.namespaces_terminating.pop(view.uid, None)
         if self.primaries.get((key.namespace, view.tenant)) == view.uid:

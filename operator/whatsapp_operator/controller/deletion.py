@@ -5,7 +5,7 @@ from typing import Final
 
 from whatsapp_operator.api import names
 from whatsapp_operator.api.models import DeletionPolicy, RetentionPolicy
-from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason
+from whatsapp_operator.api.reasons import MachineState
 from whatsapp_operator.controller import delivery
 from whatsapp_operator.controller.actions import (
     Action,
@@ -117,16 +117,7 @@ def _clean_up(o: Observed) -> tuple[Action, ...]:
             actions.append(PatchVolume(name, volume.version, released))
         else:
             actions.append(DeleteVolume(name, volume.uid))
-    if not o.secret_gone and _secret_recorded(o):
-        actions.append(DeleteSecret(name))
+    if o.secret_uid is not None and not o.secret_gone:
+        # Of any other nobody knows whose it is, but garbage collection, which knows the owner.
+        actions.append(DeleteSecret(name, o.secret_uid))
     return tuple(actions)
-
-
-def _secret_recorded(o: Observed) -> bool:
-    """The Secret of that name is the session's own; else garbage collection, which knows the owner, decides."""
-    pairing = o.session.status.pairing
-    conflict = any(
-        condition.type == ConditionType.POD_READY and condition.reason == Reason.NAME_CONFLICT
-        for condition in o.session.status.conditions
-    )
-    return pairing is not None and pairing.secret_name is not None and not conflict

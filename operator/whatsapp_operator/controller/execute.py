@@ -185,8 +185,8 @@ class Executor:
                 await self._release(claim)
             case CreateSecret(body, may_exist):
                 return await self._create_secret(session, body, may_exist=may_exist)
-            case DeleteSecret(name):
-                await self._delete_secret(namespace, name, uid)
+            case DeleteSecret(name, secret_uid):
+                await self._delete_secret(namespace, name, secret_uid, session_uid=uid)
             case CreateVolume(body):
                 return await self._create_volume(body)
             case PatchVolume(name, version, patch):
@@ -293,19 +293,23 @@ class Executor:
     async def _create_secret(self, session: WhatsAppSession, body: Object, *, may_exist: bool) -> Problem | None:
         metadata, uid = body["metadata"], session.metadata.uid
         try:
-            await self._client.create(SECRETS, metadata["namespace"], body)
+            created = await self._client.create(SECRETS, metadata["namespace"], body)
+            self._cache.secret_uids[uid] = created["metadata"]["uid"]
         except AlreadyExistsError:
             if not may_exist:
+                # Kept here too: the status that would tell is not written if another action of this step fails.
+                self._cache.secrets_taken.add(uid)
                 return _taken("Secret", metadata["name"])
+        self._cache.secrets_taken.discard(uid)
         self._cache.secrets[uid] = True
         report = session.status.session
         self._cache.secrets_restored[uid] = report.reported_at if report is not None else None
         return None
 
-    async def _delete_secret(self, namespace: str, name: str, session_uid: str) -> None:
+    async def _delete_secret(self, namespace: str, name: str, uid: str, *, session_uid: str) -> None:
         try:
-            await self._client.delete(SECRETS, namespace, name)
-        except NotFoundError:
+            await self._client.delete(SECRETS, namespace, name, uid=uid)
+        except (ConflictError, NotFoundError):
             _log.debug("the Secret is gone already")
         self._cache.secrets[session_uid] = False
 

@@ -64,7 +64,9 @@ class Observed:
         held: all claims that this session holds.
         namespace_ready: ServiceAccount and RoleBinding are there.
         secret_ready: the Secret is there and the session's own.
+        secret_uid: of the Secret that this process has made.
         secret_gone: this process has deleted it.
+        secret_taken: this process has found that the name is somebody else's.
         secret_missed: the pod has just reported that it is not there any more.
         namespace_terminating: None if nobody has asked yet.
         fresh: this very pass has added the finalizer.
@@ -83,7 +85,9 @@ class Observed:
     held: tuple[ClaimView, ...] = ()
     namespace_ready: bool = True
     secret_ready: bool = True
+    secret_uid: str | None = None
     secret_gone: bool = False
+    secret_taken: bool = False
     secret_missed: bool = False
     namespace_terminating: bool | None = None
     deletion_age: float | None = None

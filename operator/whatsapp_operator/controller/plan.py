@@ -77,7 +77,7 @@ def plan(o: Observed, options: Options, now: datetime) -> Plan:
         return Plan(status=status.compute(o, Draft("False", Reason.INVALID_SPEC), requested, now))
     claimed = claims.decide(o)
     steps = (
-        _finalizer(o),
+        _finalizer(o, claimed),
         _Step(claimed.actions),
         _Step() if o.session.spec.suspend or not claimed.may_run else _surroundings(o, options),
         _pod(o, options, claimed),
@@ -118,8 +118,15 @@ def _patience(o: Observed) -> list[float]:
     return [PATIENCE_SECONDS - o.pod_age + 0.1] if young else []
 
 
-def _finalizer(o: Observed) -> _Step:
-    return _Step() if names.FINALIZER in o.session.metadata.finalizers else _Step((AddFinalizer(),))
+def _finalizer(o: Observed, claimed: ClaimPlan) -> _Step:
+    """Not before there is something to make or to clean up, so that it tells whether anything was ever attempted."""
+    if names.FINALIZER in o.session.metadata.finalizers:
+        return _Step()
+    claiming = any(isinstance(action, (AcquireClaim, TakeOverClaim)) for action in claimed.actions)
+    begins = not o.session.spec.suspend and (claimed.may_run or claiming)
+    volume = o.volume
+    owns = o.own_pod is not None or (volume is not None and volume.session_uid == o.session.metadata.uid)
+    return _Step((AddFinalizer(),)) if begins or owns or o.held else _Step()
 
 
 def _surroundings(o: Observed, options: Options) -> _Step:
@@ -135,11 +142,14 @@ def _surroundings(o: Observed, options: Options) -> _Step:
 
 
 def _secret_may_exist(o: Observed) -> bool:
-    """Whether a Secret of that name can only be the session's own; nobody may read it to find out.
+    """Whether a Secret of that name is taken for the session's own; nobody may read it to find out.
 
     It was recorded in status; or an earlier pass, which the finalizer tells of, has ended without saying that the name
-    was taken.
+    was taken, as after a crash. A wrong guess costs its owner nothing: only a Secret that this process has made is ever
+    deleted.
     """
+    if o.secret_taken:
+        return False
     recorded = o.session.status.pairing
     if recorded is not None and recorded.secret_name is not None:
         return True

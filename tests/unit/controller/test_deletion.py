@@ -34,19 +34,18 @@ from whatsapp_operator.controller.desired import Wish
 from whatsapp_operator.controller.observed import Observed
 from whatsapp_operator.controller.plan import plan
 
-RECORDED = {"pairing": {"secretName": "wa-shop"}}
-PAIRED = {"session": connected_report(), **RECORDED}
+PAIRED = {"session": connected_report()}
 
 
 def ending(of: WhatsAppSession, **changes: Any) -> Observed:
-    return observed(of, **{"namespace_terminating": False, "deletion_age": 1.0, **changes})
+    return observed(of, **{"namespace_terminating": False, "deletion_age": 1.0, "secret_uid": "s", **changes})
 
 
 def deleted(*, status: dict[str, Any] | None = None, **spec: Any) -> WhatsAppSession:
     return session(deleting=True, status=PAIRED if status is None else status, spec=spec)
 
 
-UNLINKED = deleted(status={"session": report("Unlinked", "Unlinked"), **RECORDED})
+UNLINKED = deleted(status={"session": report("Unlinked", "Unlinked")})
 ASKED = told_pod(deleted(), Wish(phone="+15551230001", unlink=True))
 CLEAN_UP = [ReleaseClaim, DeleteVolume, DeleteSecret]
 
@@ -84,11 +83,9 @@ CLEAN_UP = [ReleaseClaim, DeleteVolume, DeleteSecret]
         pytest.param(
             ending(deleted(), volume=None, held=(), secret_gone=True), [RemoveFinalizer], id="nothing to unlink"
         ),
-        pytest.param(ending(deleted(status={}), held=()), [DeleteVolume], id="never ran"),
+        pytest.param(ending(deleted(status={}), held=()), [DeleteVolume, DeleteSecret], id="never ran"),
         pytest.param(
-            ending(
-                deleted(status={"session": report("ShowingQR", "QRAvailable"), **RECORDED}), pod=told_pod(deleted())
-            ),
+            ending(deleted(status={"session": report("ShowingQR", "QRAvailable")}), pod=told_pod(deleted())),
             [PatchPod],
             id="a QR is showing: it may have been scanned just now",
         ),
@@ -97,12 +94,12 @@ CLEAN_UP = [ReleaseClaim, DeleteVolume, DeleteSecret]
         ),
         pytest.param(ending(deleted(), pod=pod(deleting=True)), [], id="ended by somebody: best effort"),
         pytest.param(
-            ending(deleted(status={}), pod=pod(session_uid="somebody's"), volume=None, held=()),
+            ending(deleted(status={}), pod=pod(session_uid="somebody's"), volume=None, held=(), secret_uid=None),
             [RemoveFinalizer],
             id="somebody's pod is left alone",
         ),
         pytest.param(
-            ending(deleted(status={}), volume=volume(session_uid="somebody's"), held=()),
+            ending(deleted(status={}), volume=volume(session_uid="somebody's"), held=(), secret_uid=None),
             [RemoveFinalizer],
             id="somebody's volume is left alone",
         ),
@@ -148,9 +145,11 @@ def test_a_kept_volume_is_only_let_go() -> None:
     assert lease() in [action.claim for action in found if isinstance(action, ReleaseClaim)]
 
 
-def test_a_secret_that_is_not_known_to_be_ours_is_left_to_garbage_collection() -> None:
-    unknown = deleted(status={"session": report("Unlinked", "Unlinked")})
-    assert DeleteSecret not in [type(action) for action in decide(ending(unknown), OPTIONS).actions]
+def test_only_the_secret_that_this_process_has_made_is_deleted() -> None:
+    assert DeleteSecret("wa-shop", "s") in decide(ending(UNLINKED), OPTIONS).actions
+    recorded = deleted(status={"session": report("Unlinked", "Unlinked"), "pairing": {"secretName": "wa-shop"}})
+    unknown = ending(recorded, secret_uid=None)
+    assert DeleteSecret not in [type(action) for action in decide(unknown, OPTIONS).actions]
 
 
 def test_status_says_that_it_is_being_deleted() -> None:

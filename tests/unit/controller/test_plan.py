@@ -25,6 +25,7 @@ from whatsapp_operator.api.reasons import ConditionType, Reason
 from whatsapp_operator.controller.actions import (
     AcquireClaim,
     AddFinalizer,
+    CheckHolder,
     CreatePod,
     CreateSecret,
     CreateVolume,
@@ -62,6 +63,18 @@ NEW = observed(
     ("o", "expected"),
     [
         pytest.param(NEW, [AddFinalizer, AcquireClaim], id="nothing is there"),
+        pytest.param(
+            replace(NEW, session=session(finalizer=False, spec={"suspend": True})), [], id="suspended from the start"
+        ),
+        pytest.param(replace(NEW, claims={PHONE: claim(Holder.OTHER)}), [], id="its phone is held from the start"),
+        pytest.param(
+            replace(NEW, claims={PHONE: claim(Holder.UNKNOWN)}),
+            [CheckHolder],
+            id="its phone may be held from the start",
+        ),
+        pytest.param(
+            observed(session(finalizer=False, spec={"suspend": True})), [AddFinalizer], id="a finalizer taken off"
+        ),
         pytest.param(
             observed(volume=None, namespace_ready=False, secret_ready=False),
             [EnsureNamespace, CreateSecret, CreateVolume],
@@ -139,11 +152,32 @@ def test_problems_stall(o: Observed, reason: Reason) -> None:
     assert reasons(found)[ConditionType.POD_READY] == reason
 
 
+RESUMED = {
+    "conditions": [
+        {
+            "type": "PodReady",
+            "status": "False",
+            "reason": "Suspended",
+            "lastTransitionTime": "2026-11-21T09:00:00Z",
+        }
+    ]
+}
+
+
 @pytest.mark.parametrize(
     ("o", "expected"),
     [
         pytest.param(observed(session(finalizer=False), secret_ready=False), False, id="before the first pass"),
         pytest.param(observed(secret_ready=False), True, id="after a crash in the first pass"),
+        pytest.param(
+            observed(session(status=RESUMED), secret_ready=False), True, id="after a crash in the pass of a resume"
+        ),
+        pytest.param(
+            observed(session(status=RESUMED), secret_ready=False, fresh=True), False, id="in the pass of a resume"
+        ),
+        pytest.param(
+            observed(secret_ready=False, secret_taken=True), False, id="found out in a pass that could not write it"
+        ),
         pytest.param(observed(secret_ready=False, fresh=True), False, id="in the first pass"),
         pytest.param(
             observed(session(status={"pairing": {"secretName": "wa-shop"}}), secret_ready=False, fresh=True),

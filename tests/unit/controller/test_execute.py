@@ -1,0 +1,99 @@
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.controller.builders import OPTIONS, UID, session
+from whatsapp_operator.api.reasons import Reason
+from whatsapp_operator.controller.actions import CreateSecret, DeleteSecret, EnsureNamespace
+from whatsapp_operator.controller.cache import Cache
+from whatsapp_operator.controller.execute import Executor
+from whatsapp_operator.controller.objects import secret
+from whatsapp_operator.controller.views import Key
+from whatsapp_operator.kube.client import Client
+from whatsapp_operator.kube.errors import AlreadyExistsError, ConflictError, KubeError, NotFoundError, ThrottledError
+
+TAKEN = AlreadyExistsError("taken", code=409, reason="AlreadyExists")
+
+
+class ApiStandIn:
+    """Answers by verb and plural: an error to raise, or an object; else what was sent, with a uid."""
+
+    def __init__(self, answers: dict[tuple[str, str], Any] | None = None) -> None:
+        self.answers = answers or {}
+        self.requests: list[tuple[str, str, str, str | None]] = []
+
+    def _answer(self, verb: str, plural: str, name: str, body: Any = None, uid: str | None = None) -> Any:
+        self.requests.append((verb, plural, name, uid))
+        found = self.answers.get((verb, plural), body)
+        if isinstance(found, KubeError):
+            raise found
+        return found
+
+    async def get(self, resource: Any, _: str | None, name: str) -> Any:
+        return self._answer("get", resource.plural, name)
+
+    async def create(self, resource: Any, _: str | None, body: Any) -> Any:
+        made = {**body, "metadata": {**body["metadata"], "uid": "made", "resourceVersion": "1"}}
+        return self._answer("create", resource.plural, body["metadata"]["name"], made)
+
+    async def apply(self, resource: Any, _: str | None, name: str, body: Any, *, subresource: str) -> Any:
+        return self._answer("apply", resource.plural, name, body)
+
+    async def delete(
+        self, resource: Any, _: str | None, name: str, *, uid: str | None = None, resource_version: str | None = None
+    ) -> Any:
+        return self._answer("delete", resource.plural, name, {"kind": "Status"}, uid)
+
+
+class Scene:
+    def __init__(self, answers: dict[tuple[str, str], Any] | None = None) -> None:
+        self.api = ApiStandIn(answers)
+        self.cache = Cache()
+        self.woken: list[Key] = []
+        self.executor = Executor(
+            cast(Client, self.api),
+            self.cache,
+            OPTIONS,
+            namespace="system",
+            clock=lambda: 0.0,
+            wake=self.woken.append,
+        )
+
+
+def create_secret(*, may_exist: bool) -> CreateSecret:
+    return CreateSecret(secret.build(session(), "1"), may_exist=may_exist)
+
+
+async def test_a_secret_that_was_made_is_deleted_by_its_uid() -> None:
+    scene = Scene()
+    assert await scene.executor.run(session(), [create_secret(may_exist=False)]) == ()
+    assert scene.cache.secret_uids == {UID: "made"}
+    await scene.executor.run(session(), [DeleteSecret("wa-shop", "made")])
+    assert scene.api.requests[-1] == ("delete", "secrets", "wa-shop", "made")
+    assert scene.cache.secrets == {UID: False}
+
+
+async def test_a_secret_found_there_has_no_uid_to_delete_it_by() -> None:
+    scene = Scene({("create", "secrets"): TAKEN})
+    assert await scene.executor.run(session(), [create_secret(may_exist=True)]) == ()
+    assert (scene.cache.secrets, scene.cache.secret_uids) == ({UID: True}, {})
+
+
+async def test_a_taken_name_is_remembered_although_the_step_fails() -> None:
+    throttled = ThrottledError("later", code=429, reason="", retry_after=1)
+    scene = Scene({("create", "secrets"): TAKEN, ("create", "rolebindings"): throttled})
+    with pytest.raises(ThrottledError):
+        await scene.executor.run(session(), [create_secret(may_exist=False), EnsureNamespace()])
+    assert scene.cache.secrets_taken == {UID}
+    (problem,) = await scene.executor.run(session(), [create_secret(may_exist=False)])
+    assert problem.reason is Reason.NAME_CONFLICT
+    del scene.api.answers["create", "secrets"]
+    assert await scene.executor.run(session(), [create_secret(may_exist=False)]) == ()
+    assert scene.cache.secrets_taken == set()
+
+
+@pytest.mark.parametrize("error", [ConflictError("another uid", code=409), NotFoundError("gone", code=404)])
+async def test_a_secret_that_was_replaced_or_removed_is_gone(error: KubeError) -> None:
+    scene = Scene({("delete", "secrets"): error})
+    assert await scene.executor.run(session(), [DeleteSecret("wa-shop", "made")]) == ()
+    assert scene.cache.secrets == {UID: False}

@@ -57,7 +57,6 @@ def _declared(o: Observed, declared: str) -> ClaimPlan:
     linked = linked_phone(o.session)
     claim = o.claims[declared]
     wish = parse_wish(o.own_pod.desired_state if o.own_pod is not None else None)
-    before = wish.phone if wish.phone != declared else None
     dropped = _dropped(o, linked == declared)
     if dropped is not None:
         released = _release(o, keep={linked} if linked is not None else set())
@@ -70,8 +69,10 @@ def _declared(o: Observed, declared: str) -> ClaimPlan:
     if taking:
         return ClaimPlan(taking, Draft("False", Reason.HELD_BY_OTHER), may_run=False)
     held = Draft("False", Reason.HELD_BY_OTHER, _held_message(claim))
-    if before is not None and o.claims[before].holder is Holder.OURS:
-        return ClaimPlan((), held, phone=before)
+    # The session goes on with its former number meanwhile, also in a new pod.
+    for before in (wish.phone, linked):
+        if before is not None and before != declared and o.claims[before].holder is Holder.OURS:
+            return ClaimPlan((), held, phone=before)
     return ClaimPlan((), held, phone=declared, may_run=False)
 
 

@@ -87,7 +87,7 @@ def plan(o: Observed, options: Options, now: datetime) -> Plan:
     found = tuple(problem for step in steps for problem in step.problems)
     seen = o if not found else _with_problems(o, found)
     after = [step.after for step in steps if step.after is not None]
-    if not claimed.may_run:
+    if claimed.condition.reason is Reason.HELD_BY_OTHER:
         after.append(claims.CLAIM_RETRY_SECONDS)
     return Plan(
         actions=first or actions,

@@ -22,6 +22,7 @@ from whatsapp_operator.controller.desired import Wish
 from whatsapp_operator.controller.observed import Holder, Observed
 from whatsapp_operator.controller.settings import ClaimScope
 
+THIRD_PHONE = "+15551230003"
 NOT_PAIRED = report("ShowingQR", "QRAvailable")
 
 
@@ -110,6 +111,29 @@ def test_a_new_number_is_claimed_before_the_old_one_is_given_up() -> None:
     of = session(phone=OTHER_PHONE, status={"session": NOT_PAIRED})
     wiped = decide(observed(of, pod=told_pod(of), claims={OTHER_PHONE: mine[OTHER_PHONE]}, held=both))
     assert wiped.actions == (ReleaseClaim(lease("phone-1")),)
+
+
+@pytest.mark.parametrize(
+    ("told", "ours", "phone", "may_run"),
+    [
+        pytest.param(Wish(phone=PHONE), (PHONE,), PHONE, True, id="told the former number"),
+        pytest.param(Wish(phone=None), (PHONE,), PHONE, True, id="told none, and the former one is linked"),
+        pytest.param(Wish(phone=OTHER_PHONE), (PHONE,), PHONE, True, id="told the new one, whose claim was lost"),
+        pytest.param(Wish(phone=THIRD_PHONE), (PHONE,), PHONE, True, id="told another one that is not ours"),
+        pytest.param(None, (PHONE,), PHONE, True, id="its pod was evicted"),
+        pytest.param(Wish(phone=PHONE), (), OTHER_PHONE, False, id="no claim is ours"),
+    ],
+)
+def test_a_session_goes_on_with_its_former_number_while_the_new_one_is_held(
+    told: Wish | None, ours: tuple[str, ...], phone: str, may_run: bool
+) -> None:
+    of = session(phone=OTHER_PHONE, status={"session": connected_report(PHONE)})
+    claims = {
+        number: claim(Holder.OURS if number in ours else Holder.OTHER, f"phone-{number}")
+        for number in (PHONE, OTHER_PHONE, THIRD_PHONE)
+    }
+    found = decide(observed(of, pod=told_pod(of, told) if told is not None else None, claims=claims))
+    assert (found.condition.reason, found.phone, found.may_run) == (Reason.HELD_BY_OTHER, phone, may_run)
 
 
 def test_a_phone_taken_out_of_the_spec_stays_claimed_while_it_is_linked() -> None:

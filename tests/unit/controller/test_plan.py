@@ -35,6 +35,7 @@ from whatsapp_operator.controller.actions import (
     PatchPod,
     PatchVolume,
 )
+from whatsapp_operator.controller.claims import CLAIM_RETRY_SECONDS
 from whatsapp_operator.controller.desired import Wish
 from whatsapp_operator.controller.observed import Holder, Observed, Problem
 from whatsapp_operator.controller.plan import Plan, plan
@@ -264,6 +265,16 @@ def test_a_new_number_is_told_only_when_it_is_claimed() -> None:
     (action,) = plan(observed(of, pod=running, claims=claims), OPTIONS, NOW).actions
     assert isinstance(action, PatchPod)
     assert wish_of(action.annotations[0][1] or "")["phone"] == OTHER_PHONE
+
+
+def test_a_pod_is_made_for_the_former_number_while_the_new_one_is_held() -> None:
+    of = session(phone=OTHER_PHONE, status={"session": connected_report()})
+    found = plan(observed(of, claims={PHONE: claim(Holder.OURS), OTHER_PHONE: claim(Holder.OTHER)}), OPTIONS, NOW)
+    (action,) = found.actions
+    assert isinstance(action, CreatePod)
+    told = wish_of(action.body["metadata"]["annotations"][names.ANNOTATION_DESIRED_STATE])
+    assert told["phone"] == PHONE
+    assert found.requeue_after == CLAIM_RETRY_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ lock               held by the supervisor and its worker (flock), so that no sec
 owner.json         the tenant that the volume belongs to
 journal.json       model.Journal, written by rename
 credentials.db     the library's sqlite database, with its -wal and -shm
-corrupt/<time>/    unreadable credentials that were moved aside, the last three
+corrupt/<number>/  unreadable credentials that were moved aside, the last three
 """
 
 import contextlib

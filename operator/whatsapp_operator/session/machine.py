@@ -150,6 +150,8 @@ class State:
     """A sentence of ours about the fault, free of values of the session; empty: the reason's own."""
     corrupt: bool = False
     """Credentials were moved aside and the device is not paired again yet."""
+    left_behind: bool = False
+    """A relink could not log its device out, and no other is paired yet."""
 
 
 # Events of the supervisor, besides those of the worker.
@@ -590,6 +592,7 @@ class _Transition:
                 business_name=event.business_name,
             ),
             corrupt=False,
+            left_behind=False,
             fault=None,
             detail="",
         )
@@ -687,6 +690,7 @@ class _Transition:
             fault=None,
             detail="",
             corrupt=False,
+            left_behind=False,
         )
 
     def _lost(self, reason: Reason, patience: float) -> None:
@@ -822,9 +826,11 @@ class _Transition:
         match removal.cause:
             case Cause.RELINK:
                 self._drop_scanned_attempt()
+                failed = removal.gave_up and not removal.logged_out
+                self._set(left_behind=self.state.left_behind or failed)
                 self._journal(
                     relink_request_id=removal.request_id,
-                    relink_outcome=RelinkOutcome.COMPLETED,
+                    relink_outcome=RelinkOutcome.FAILED if failed else RelinkOutcome.COMPLETED,
                     attempts_used=0,
                     hold=None,
                     logouts=0,
@@ -1007,6 +1013,8 @@ class _Transition:
             return
         overdue = removal.until is not None and now >= removal.until
         if removal.logged_out or overdue or not state.credentials.present:
+            if state.credentials.present and not removal.logged_out:
+                self._journal(removal=replace(removal, gave_up=True))
             self._conceal()
             self._kill_worker()
             self._set(phase=Phase.WIPING, deadline=None, fault=_REASONS[removal.cause])

@@ -140,13 +140,14 @@ class Removal:
 
     It is in the journal before anything is done, so that a crash at any point continues it. `cause` says why and
     what follows; `until` is when the wipe no longer waits for the log-out, None: it waits for ever; `logged_out`: the
-    server knows the device no longer.
+    server knows the device no longer; `gave_up`: the wipe did not wait any longer, and the device may be known still.
     """
 
     cause: Cause
     until: float | None
     logged_out: bool = False
     request_id: str | None = None
+    gave_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,11 @@ logger = logging.getLogger(__name__)
 MAX_PLATFORM: Final = 64
 MAX_NAME: Final = 256
 
+LEFT_BEHIND: Final = (
+    "The device that was linked before could not be logged out; it may still be on the phone's list of linked devices, "
+    "and can be removed there."
+)
+
 TRANSIENT_DELAY: Final = 5.0
 """Seconds that a state on the way to another may last before it is worth a write."""
 FOLLOWED_DELAY: Final = 1.0
@@ -40,7 +45,7 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
         "bootID": boot_id,
         "machine": machine_state(state).value,
         "reason": machine_reason(state).value,
-        "message": state.detail,
+        "message": LEFT_BEHIND if state.left_behind and not state.detail and state.fault is None else state.detail,
         "credentials": {
             "present": credentials.present or state.corrupt,
             "valid": credentials.valid,

@@ -318,13 +318,37 @@ def test_relink_is_not_absorbed_by_an_older_or_another_window(seconds: float, de
     assert session.at(Phase.REQUESTING)
 
 
-def test_relink_without_a_server_wipes_in_time() -> None:
+def test_relink_without_a_server_wipes_in_time_and_has_failed() -> None:
     session = Session(Desired(relink_request_id="r1"), LINKED, Journal(registered_at=START - 60))
     assert session.done(m.StartWorker), "it connects to log out"
     session.feed(wire.ConnectEnded("network", 0, ""))
     session.after(LIMITS.removal)
-    assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
+    assert session.state.journal.relink_request_id == "r1"
+    assert session.state.journal.relink_outcome is RelinkOutcome.FAILED
     assert not session.state.credentials.present
+    assert session.at(Phase.REQUESTING), "a new pairing is offered all the same"
+
+
+def test_relink_whose_log_out_is_refused_has_failed() -> None:
+    session = paired()
+    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")), wire.LogoutDone("timeout"))
+    assert session.state.journal.relink_outcome is RelinkOutcome.FAILED
+
+
+def test_a_failed_relink_is_known_as_such_after_a_crash_in_its_wipe() -> None:
+    session = paired()
+    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
+    moment = m.Moment(session.now + LIMITS.removal, 0.0, "t")
+    _, (save, *_) = m.step(session.state, m.Tick(), moment)
+    assert isinstance(save, m.Save)
+    again = Session(Desired(relink_request_id="r1"), Credentials(), save.journal)
+    assert again.state.journal.relink_outcome is RelinkOutcome.FAILED
+
+
+def test_relink_of_a_device_that_the_server_knows_no_longer_is_complete() -> None:
+    session = Session(Desired(relink_request_id="r1"), LINKED, Journal(registered_at=START - 60))
+    session.feed(wire.LoggedOut(main_device_gone=False))
+    assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
 
 
 @pytest.mark.parametrize("desired_first", [False, True])

@@ -7,9 +7,11 @@ import pytest
 from tests.unit.session.test_machine import JID, START, Session, paired, showing
 from whatsapp_operator.api.models import SessionReport
 from whatsapp_operator.api.reasons import MachineState
+from whatsapp_operator.session import machine as m
 from whatsapp_operator.session import report, wire
 from whatsapp_operator.session.kubernetes_api import ApiError
 from whatsapp_operator.session.machine import Publish
+from whatsapp_operator.session.model import Desired, PairingSpec
 from whatsapp_operator.session.secrets import Publisher, patch_of
 
 KEYS = {
@@ -94,6 +96,26 @@ def test_tells_of_a_connection() -> None:
     assert document["device"]["jid"] == JID
     assert document["connection"]["since"] == report.timestamp(START)
     assert document["pairing"]["state"] == "Idle"
+
+
+def test_tells_of_a_device_left_on_the_phone_until_another_is_paired() -> None:
+    session = paired()
+    once = PairingSpec(attempts=1)
+    session.feed(m.DesiredChanged(Desired(pairing=once, relink_request_id="r1")), wire.LogoutDone("timeout"))
+    assert "may still be on the phone's list" in built(session)["message"]
+    session.after(0.0)
+    session.show()
+    document = built(session)
+    assert (document["relinkOutcome"], document["machine"]) == ("Failed", "ShowingQR")
+    assert "may still be on the phone's list" in document["message"]
+    session.after(200)
+    assert built(session)["reason"] == "AttemptsExhausted"
+    assert built(session)["message"] == "", "the reason's own remedy"
+    session.feed(m.DesiredChanged(Desired(pairing=once, relink_request_id="r2")))
+    session.after(0.0)
+    assert "may still be on the phone's list" in built(session)["message"]
+    session.pair()
+    assert built(session)["message"] == ""
 
 
 def test_tells_the_history_as_in_the_contract() -> None:

@@ -53,6 +53,7 @@ class Reconciler:
         self._metrics = metrics
         self._options = options
         self._clock = clock
+        self._ending: set[Key] = set()
 
     async def work(self, key: Key, dispatcher: Dispatcher[Key]) -> None:
         """Reconcile, and put the key back into the queue as its result asks for."""
@@ -83,9 +84,14 @@ class Reconciler:
         for _ in range(MOST_STEPS):
             o = self._observer.observe(key, problems=problems, fresh=fresh)
             if o is None:
+                self._ending.discard(key)
                 dispatcher.queue.drop(key)
                 await self._executor.remove_orphan(key)
                 return "gone"
+            if o.deleting and key not in self._ending:
+                # Whatever has failed until now, the deletion has a deadline of its own.
+                self._ending.add(key)
+                dispatcher.queue.forget(key)
             step = plan(o, self._options, datetime.now(UTC))
             if step.unlink_timed_out:
                 self._tell_unlink_timed_out(o)
@@ -108,6 +114,8 @@ class Reconciler:
             await self._write_status(key, o, step.status, dispatcher)
         if o.problems:
             seconds = dispatcher.retry(key)
+            if step.requeue_after is not None:
+                dispatcher.add_after(key, step.requeue_after)
             extra = {"session": str(key), "reason": o.problems[0].reason.value, "retry": round(seconds, 1)}
             _log.warning("refused: %s", o.problems[0].message, extra=extra)
             return "refused"

@@ -240,6 +240,13 @@ def test_a_terminating_namespace_is_not_held_up(operator: Replica, doomed: Stage
     eventually(lambda: doomed.find_session("doomed") is None, "the session is gone", every=0.02)
     eventually(lambda: not doomed.claims("doomed"), "the claim is gone", every=0.02)
 
+    def told() -> list[str]:
+        # Not in its own namespace, where nothing can be made any more.
+        found = doomed.api.get(f"/apis/events.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/events")["items"]
+        return [event["reason"] for event in found if event["regarding"]["namespace"] == doomed.namespace]
+
+    assert eventually(told, "the device that is left is told", every=0.02) == ["UnlinkTimedOut"]
+
 
 def test_a_phone_is_held_once(operator: Replica, stage: Stage) -> None:
     stage.create("first", phone="+15551230113", tenant="phones")

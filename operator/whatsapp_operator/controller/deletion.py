@@ -48,32 +48,46 @@ def decide(o: Observed, options: Options) -> DeletionPlan:
         return DeletionPlan((CheckNamespace(),))
     if o.namespace_terminating:
         # Everything in it is being removed already, and nothing can be made.
-        return DeletionPlan((*(ReleaseClaim(claim) for claim in o.held), RemoveFinalizer()))
-    wanted = _unlink_wanted(o)
+        return DeletionPlan((*(ReleaseClaim(claim) for claim in o.held), RemoveFinalizer()), timed_out=_linked(o))
+    wanted = _can_unlink(o) and (_linked(o) or o.live is not None)
+    left = wanted or _linked(o)
     if wanted and age < UNLINK_SECONDS:
         return _unlink(o, options, UNLINK_SECONDS - age)
     pod = o.own_pod
     if pod is not None and not pod.deleting:
-        return DeletionPlan((DeletePod(names.owned_name(o.session.metadata.name), pod.uid),), timed_out=wanted)
+        return DeletionPlan((DeletePod(names.owned_name(o.session.metadata.name), pod.uid),), timed_out=left)
     if pod is not None and not pod.node_lost and age < POD_GONE_SECONDS:
         return DeletionPlan(requeue_after=POD_GONE_SECONDS - age)
-    return DeletionPlan(_clean_up(o) or (RemoveFinalizer(),), timed_out=wanted)
+    return DeletionPlan(_clean_up(o) or (RemoveFinalizer(),), timed_out=left)
 
 
-def _unlink_wanted(o: Observed) -> bool:
-    """Whether a device may still be linked, and something can be done about it."""
-    if o.session.spec.deletion_policy is not DeletionPolicy.UNLINK or o.invalid is not None:
+def _linked(o: Observed) -> bool:
+    """Whether a device is linked, as far as was reported, that should not be left so."""
+    return _unlink_asked(o) and not _unlinked(o) and (o.paired or linked_phone(o.session) is not None)
+
+
+def _can_unlink(o: Observed) -> bool:
+    """Whether there is a pod, or can be one, that may unlink; one that runs is always asked: the scan may have happened
+    a moment ago.
+    """
+    pod = o.own_pod
+    if not _unlink_asked(o) or _unlinked(o):
         return False
+    if pod is not None:
+        return not pod.deleting and not pod.node_lost
+    return o.pod is None and o.volume is not None and not o.volume.deleting
+
+
+def _unlink_asked(o: Observed) -> bool:
+    return o.session.spec.deletion_policy is DeletionPolicy.UNLINK and o.invalid is None
+
+
+def _unlinked(o: Observed) -> bool:
+    """The pod was told to unlink, and says that it has."""
     pod, report = o.own_pod, o.report
-    if pod is not None and (pod.deleting or pod.node_lost):
+    if pod is None or report is None or report.pod_uid != pod.uid:
         return False
-    if pod is None and (o.pod is not None or o.volume is None or o.volume.deleting):
-        return False
-    done = report is not None and report.machine is MachineState.UNLINKED and parse_wish(_told(o)).unlink
-    if done and report is not None and pod is not None and report.pod_uid == pod.uid:
-        return False
-    # A pod that runs is always asked: the scan may have happened a moment ago.
-    return o.paired or linked_phone(o.session) is not None or o.live is not None
+    return report.machine is MachineState.UNLINKED and parse_wish(pod.desired_state).unlink
 
 
 def _told(o: Observed) -> str | None:

@@ -46,6 +46,7 @@ def deleted(*, status: dict[str, Any] | None = None, **spec: Any) -> WhatsAppSes
 
 
 UNLINKED = deleted(status={"session": report("Unlinked", "Unlinked")})
+NEVER_PAIRED = deleted(status={"session": report("ShowingQR", "QRAvailable")})
 ASKED = told_pod(deleted(), Wish(phone="+15551230001", unlink=True))
 CLEAN_UP = [ReleaseClaim, DeleteVolume, DeleteSecret]
 
@@ -128,6 +129,22 @@ def test_the_unlink_is_told_with_everything_else_unchanged() -> None:
         pytest.param(ending(deleted(), deletion_age=UNLINK_SECONDS), True, id="no pod could be made"),
         pytest.param(ending(UNLINKED, pod=ASKED), False, id="unlinked"),
         pytest.param(ending(deleted(deletionPolicy="Keep"), deletion_age=99), False, id="not asked for"),
+        pytest.param(
+            ending(deleted(), namespace_terminating=True, pod=told_pod(deleted())), True, id="the namespace goes too"
+        ),
+        pytest.param(
+            ending(deleted(deletionPolicy="Keep"), namespace_terminating=True),
+            False,
+            id="so it does, and not asked for",
+        ),
+        pytest.param(ending(NEVER_PAIRED, namespace_terminating=True), False, id="so it does, and never paired"),
+        pytest.param(ending(deleted(), pod=pod(node_lost=True)), True, id="its node is lost"),
+        pytest.param(ending(deleted(), pod=pod(node_lost=True, deleting=True)), True, id="its node is lost, evicted"),
+        pytest.param(ending(deleted(), volume=None), True, id="its volume is gone, with the credentials"),
+        pytest.param(ending(NEVER_PAIRED, pod=pod(node_lost=True)), False, id="its node is lost, never paired"),
+        pytest.param(
+            ending(deleted(), pod=told_pod(deleted()), deletion_age=UNLINK_SECONDS - 1), False, id="there is still time"
+        ),
     ],
 )
 def test_a_device_that_may_be_left_is_told(o: Observed, expected: bool) -> None:

@@ -111,6 +111,13 @@ async def test_a_deletion_begins_its_backoff_anew() -> None:
     assert await scene.turn() == pytest.approx(0.4)
 
 
+async def test_a_device_that_is_left_with_its_namespace_is_told() -> None:
+    scene = await deleted_after_failures(0)
+    scene.cache.namespaces_terminating[UID] = True
+    await scene.turn()
+    assert scene.events.told[:1] == ["UnlinkTimedOut"]
+
+
 async def test_a_deletion_that_is_refused_is_looked_at_when_its_time_is_over() -> None:
     scene = await deleted_after_failures(0)
     await scene.turn()

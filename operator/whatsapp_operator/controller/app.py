@@ -79,12 +79,13 @@ class Operator:
         self._dispatcher = Dispatcher(self._queue, self._work, clock=clock, on_wait=metrics.queue_seconds.observe)
         metrics.queue_depth.set_function(lambda: len(self._queue))
         self._events = EventWriter(client, namespace=settings.namespace, instance=settings.identity, clock=clock)
+        self._executor = Executor(
+            client, cache, options, namespace=settings.namespace, clock=clock, wake=self._dispatcher.add
+        )
         self._reconciler = Reconciler(
             cache=cache,
             observer=Observer(cache, options, namespace=settings.namespace, clock=clock),
-            executor=Executor(
-                client, cache, options, namespace=settings.namespace, clock=clock, wake=self._dispatcher.add
-            ),
+            executor=self._executor,
             event_writer=self._events,
             metrics=metrics,
             options=options,
@@ -145,6 +146,8 @@ class Operator:
         self._on_started()
         await self._compare_until_done(attempts=FIRST_COMPARE_ATTEMPTS)
         self._choose_primaries()
+        # Pods could be made there; the next comparison looks whether that is still so.
+        self._cache.namespaces_ready.update(key.namespace for key in self._cache.pods)
         for key in {*self._cache.sessions, *self._cache.pods}:
             self._dispatcher.add(key)
         self._synced = True
@@ -160,6 +163,7 @@ class Operator:
                     await self._resync.wait()
             self._resync.clear()
             await self._compare_until_done()
+            await self._ensure_namespaces()
 
     async def _compare_until_done(self, *, attempts: int | None = None) -> None:
         """Compare, and after a failure try again later and later.
@@ -198,6 +202,21 @@ class Operator:
         cache.prune_claims(claims.items, claims.resource_version)
         for key in changed:
             self._add(key)
+
+    async def _ensure_namespaces(self) -> None:
+        """Make the session pods' accounts and role bindings again where somebody has removed them."""
+        ready = sorted(self._cache.namespaces_ready)
+        self._cache.namespaces_ready.clear()
+        for namespace in ready:
+            sessions = [key for key in self._cache.sessions if key.namespace == namespace]
+            try:
+                problem = await self._executor.ensure_namespace(namespace) if sessions else None
+            except KubeError as error:
+                # The next session of that namespace that is worked on tries again.
+                _log.warning("the account of the session pods was not looked at: %s", error, extra={"code": error.code})
+                continue
+            for key in sessions if problem is not None else ():
+                self._add(key)
 
     async def _list(self, resource: Resource) -> Listing:
         selector = "" if resource is SESSIONS else SELECTOR

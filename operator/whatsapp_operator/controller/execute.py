@@ -174,7 +174,7 @@ class Executor:
                 found = await self._client.get(NAMESPACES, None, namespace)
                 self._cache.namespaces_terminating[uid] = "deletionTimestamp" in found["metadata"]
             case EnsureNamespace():
-                return await self._ensure_namespace(namespace)
+                return await self.ensure_namespace(namespace)
             case AcquireClaim(name):
                 await self._acquire(session, name)
             case CheckHolder(claim):
@@ -225,7 +225,8 @@ class Executor:
             version = written["metadata"]["resourceVersion"]
             self._cache.remove_session(Key(metadata.namespace, metadata.name), metadata.uid, version)
 
-    async def _ensure_namespace(self, namespace: str) -> Problem | None:
+    async def ensure_namespace(self, namespace: str) -> Problem | None:
+        """Create the session pods' account and role binding where they are missing."""
         account = serviceaccount.build(namespace, self._options.version)
         binding = rolebinding.build(namespace, self._options.version)
         _, problem = await asyncio.gather(

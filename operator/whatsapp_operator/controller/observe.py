@@ -80,7 +80,7 @@ class Observer:
             volume=self._cache.volumes.get(key),
             claims={phone: self._claim(session, phone) for phone in phones},
             held=tuple(self._cache.claims_of(uid)),
-            namespace_ready=own_pod or key.namespace in self._cache.namespaces_ready,
+            namespace_ready=key.namespace in self._cache.namespaces_ready,
             secret_ready=self._cache.secrets.get(uid, own_pod),
             secret_uid=self._cache.secret_uids.get(uid),
             secret_gone=self._cache.secrets.get(uid) is False,

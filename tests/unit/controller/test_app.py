@@ -8,7 +8,7 @@ from whatsapp_operator.controller.app import FIRST_COMPARE_ATTEMPTS, Operator
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.metrics import Metrics
 from whatsapp_operator.controller.settings import Settings
-from whatsapp_operator.kube.client import Client, Listing, Resource
+from whatsapp_operator.kube.client import Client, Listing, Object, Resource
 from whatsapp_operator.kube.errors import ForbiddenError, KubeError, ServerError, ThrottledError, UnreachableError
 from whatsapp_operator.kube.lease import Election
 
@@ -20,13 +20,21 @@ class ApiStandIn:
 
     def __init__(self, *failures: KubeError) -> None:
         self.failures = list(failures)
+        self.refused: dict[str, KubeError] = {}
         self.listed = 0
+        self.created: list[tuple[str, str | None]] = []
 
     async def list(self, _: Resource, namespace: str | None = None, *, label_selector: str = "") -> Listing:
         self.listed += 1
         if self.failures:
             raise self.failures.pop(0)
         return Listing([], "1")
+
+    async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
+        self.created.append((resource.plural, namespace))
+        if resource.plural in self.refused:
+            raise self.refused[resource.plural]
+        return body
 
 
 def operator(api: Any, *, resync_seconds: float = 600.0, cache: Cache | None = None) -> Operator:
@@ -85,3 +93,32 @@ async def test_the_first_comparison_fails_at_once_where_waiting_does_not_help(pa
     with pytest.raises(ForbiddenError):
         await operator(ApiStandIn(ForbiddenError("no", code=403)))._compare_until_done(attempts=FIRST_COMPARE_ATTEMPTS)
     assert pauses == []
+
+
+def with_sessions(*keys: tuple[str, str]) -> Cache:
+    cache = Cache()
+    for namespace, name in keys:
+        metadata = {"namespace": namespace, "name": name, "uid": f"{namespace}-{name}", "resourceVersion": "1"}
+        cache.put_session({"metadata": metadata, "spec": {"tenant": "acme"}})
+    return cache
+
+
+async def test_accounts_and_role_bindings_are_made_again_once_per_namespace() -> None:
+    cache = with_sessions(("a", "one"), ("a", "two"), ("b", "one"), ("not-ready", "one"))
+    cache.namespaces_ready |= {"a", "b", "left"}
+    api = ApiStandIn()
+    await operator(api, cache=cache)._ensure_namespaces()
+    assert sorted(api.created) == [
+        (plural, namespace) for plural in ("rolebindings", "serviceaccounts") for namespace in ("a", "b")
+    ]
+    assert cache.namespaces_ready == {"a", "b"}
+
+
+async def test_a_namespace_that_cannot_be_seen_to_does_not_hinder_the_next() -> None:
+    cache = with_sessions(("a", "one"), ("b", "one"))
+    cache.namespaces_ready |= {"a", "b"}
+    api = ApiStandIn()
+    api.refused = {"rolebindings": ForbiddenError("the namespace is being deleted", code=403)}
+    await operator(api, cache=cache)._ensure_namespaces()
+    assert {namespace for _, namespace in api.created} == {"a", "b"}
+    assert cache.namespaces_ready == set()

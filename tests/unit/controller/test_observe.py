@@ -137,6 +137,16 @@ def test_a_status_that_does_not_fit_is_dropped() -> None:
     assert session.status.phase is None
 
 
+def test_a_pod_does_not_prove_that_its_account_is_still_there() -> None:
+    scene = Scene()
+    labels = {names.LABEL_SESSION: "shop", names.LABEL_SESSION_UID: UID}
+    metadata = {"namespace": "team", "name": "wa-shop", "uid": "p", "resourceVersion": "1", "labels": labels}
+    scene.cache.put_pod({"metadata": metadata})
+    assert not scene.observe().namespace_ready
+    scene.cache.namespaces_ready.add("team")
+    assert scene.observe().namespace_ready
+
+
 def test_a_new_pod_has_a_secret_only_if_this_process_knows_it() -> None:
     scene = Scene()
     assert not scene.observe().secret_ready

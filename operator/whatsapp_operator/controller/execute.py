@@ -116,7 +116,7 @@ class Executor:
         if pod is None or pod.deleting or not pod.session_uid:
             return
         try:
-            self._cache.put_session(await self._client.get(SESSIONS, key.namespace, key.name))
+            self._put_session(await self._client.get(SESSIONS, key.namespace, key.name))
             return
         except NotFoundError:
             _log.warning("the session is gone, its pod is deleted", extra={"session": str(key)})
@@ -395,10 +395,17 @@ class Executor:
     async def _look_session(self, session: WhatsAppSession) -> None:
         metadata = session.metadata
         try:
-            self._cache.put_session(await self._client.get(SESSIONS, metadata.namespace, metadata.name))
+            self._put_session(await self._client.get(SESSIONS, metadata.namespace, metadata.name))
         except NotFoundError:
             key = Key(metadata.namespace, metadata.name)
-            self._cache.remove_session(key, metadata.uid, metadata.resource_version)
+            if self._cache.remove_session(key, metadata.uid, metadata.resource_version):
+                self._wake(key)
+
+    def _put_session(self, found: Object) -> None:
+        """Keep what was read; when the watch tells of it, it is no news any more and wakes nobody."""
+        key = self._cache.put_session(found)
+        if key is not None:
+            self._wake(key)
 
     async def _look_claim(self, name: str) -> None:
         key = Key(self._namespace, name)

@@ -2,7 +2,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.unit.controller.builders import OPTIONS, UID, session
+from tests.unit.controller.builders import OPTIONS, UID, pod, session
 from whatsapp_operator.api.reasons import Reason
 from whatsapp_operator.controller.actions import CreateSecret, DeleteSecret, EnsureNamespace
 from whatsapp_operator.controller.cache import Cache
@@ -97,3 +97,37 @@ async def test_a_secret_that_was_replaced_or_removed_is_gone(error: KubeError) -
     scene = Scene({("delete", "secrets"): error})
     assert await scene.executor.run(session(), [DeleteSecret("wa-shop", "made")]) == ()
     assert scene.cache.secrets == {UID: False}
+
+
+KEY = Key("team", "shop")
+
+
+def body(version: str, uid: str = UID) -> dict[str, Any]:
+    found = session().model_dump(mode="json", by_alias=True, exclude_none=True)
+    found["metadata"] |= {"resourceVersion": version, "uid": uid}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "found", "woken"),
+    [
+        pytest.param(ConflictError("changed", code=409), body("8"), [KEY], id="it has changed"),
+        pytest.param(NotFoundError("gone", code=404), body("8", "next"), [KEY], id="there is another one"),
+        pytest.param(NotFoundError("gone", code=404), NotFoundError("gone", code=404), [KEY], id="it is gone"),
+        pytest.param(ConflictError("changed", code=409), body("7"), [], id="the watch was faster"),
+    ],
+)
+async def test_news_that_were_read_wake_their_session(error: KubeError, found: Any, woken: list[Key]) -> None:
+    scene = Scene({("apply", "whatsappsessions"): error, ("get", "whatsappsessions"): found})
+    scene.cache.put_session(body("7"))
+    with pytest.raises(type(error)):
+        await scene.executor.write_status(session(), {})
+    assert scene.woken == woken
+
+
+async def test_a_session_that_was_not_gone_is_woken() -> None:
+    scene = Scene({("get", "whatsappsessions"): body("8")})
+    scene.cache.pods.put(KEY, pod())
+    await scene.executor.remove_orphan(KEY)
+    assert scene.woken == [KEY]
+    assert scene.api.requests == [("get", "whatsappsessions", "shop", None)]

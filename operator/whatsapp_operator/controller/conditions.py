@@ -160,10 +160,10 @@ def pod_ready(o: Observed) -> Draft:
     pod = o.own_pod
     if pod is None:
         return Draft("False", Reason.SUSPENDED if o.session.spec.suspend else Reason.POD_PENDING)
-    if pod.deleting:
-        return Draft("False", Reason.POD_PENDING, "The session pod is being stopped.")
     if pod.node_lost:
         return Draft("Unknown", Reason.NODE_LOST)
+    if pod.deleting:
+        return Draft("False", Reason.POD_PENDING, "The session pod is being stopped.")
     if pod.phase in ("Failed", "Succeeded"):
         return Draft("False", Reason.POD_FAILED, _detail(Reason.POD_FAILED, pod.status_reason, pod.status_message))
     waiting = _waiting(pod)

@@ -35,6 +35,9 @@ PENDING = {"phase": "Pending", "running": False, "ready": False, "started_at": N
         pytest.param(observed(pod=pod(session_uid="x")), "False", Reason.POD_PENDING, id="pod of an earlier session"),
         pytest.param(observed(pod=pod(deleting=True)), "False", Reason.POD_PENDING, id="being stopped"),
         pytest.param(observed(pod=pod(node_lost=True)), "Unknown", Reason.NODE_LOST, id="node lost"),
+        pytest.param(
+            observed(pod=pod(node_lost=True, deleting=True)), "Unknown", Reason.NODE_LOST, id="node lost, then evicted"
+        ),
         pytest.param(observed(pod=pod(phase="Failed", running=False)), "False", Reason.POD_FAILED, id="failed"),
         pytest.param(observed(pod=waiting("ImagePullBackOff")), "False", Reason.IMAGE_PULL_FAILED, id="no image"),
         pytest.param(

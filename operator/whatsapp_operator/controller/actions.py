@@ -88,8 +88,8 @@ class PatchVolume:
 
 
 @dataclass(frozen=True, slots=True)
-class GrowVolume:
-    """Ask for a larger size, unless the claim has changed since."""
+class ResizeVolume:
+    """Ask for another size, unless the claim has changed since."""
 
     name: str
     version: str
@@ -139,7 +139,7 @@ Action: TypeAlias = (
     | DeleteSecret
     | CreateVolume
     | PatchVolume
-    | GrowVolume
+    | ResizeVolume
     | DeleteVolume
     | CreatePod
     | PatchPod

@@ -22,11 +22,11 @@ from whatsapp_operator.controller.actions import (
     DeleteSecret,
     DeleteVolume,
     EnsureNamespace,
-    GrowVolume,
     PatchPod,
     PatchVolume,
     ReleaseClaim,
     RemoveFinalizer,
+    ResizeVolume,
     TakeOverClaim,
 )
 from whatsapp_operator.controller.cache import Cache
@@ -195,8 +195,8 @@ class Executor:
                 self._cache.put_volume(
                     await self._client.merge_patch(PERSISTENT_VOLUME_CLAIMS, namespace, name, wanted)
                 )
-            case GrowVolume(name, version, size):
-                return await self._grow(namespace, name, version, size)
+            case ResizeVolume(name, version, size):
+                return await self._resize(namespace, name, version, size)
             case DeleteVolume(name, volume_uid):
                 await self._delete(PERSISTENT_VOLUME_CLAIMS, namespace, name, volume_uid)
             case CreatePod(body):
@@ -327,7 +327,7 @@ class Executor:
         self._cache.put_volume(created)
         return None
 
-    async def _grow(self, namespace: str, name: str, version: str, size: str) -> Problem | None:
+    async def _resize(self, namespace: str, name: str, version: str, size: str) -> Problem | None:
         patch = {
             "metadata": {"resourceVersion": version},
             "spec": {"resources": {"requests": {"storage": size}}},
@@ -385,7 +385,7 @@ class Executor:
                 self._cache.namespaces_terminating[session.metadata.uid] = True
             case TakeOverClaim(claim) | ReleaseClaim(claim):
                 await self._look_claim(claim.name)
-            case PatchVolume() | GrowVolume() | DeleteVolume() | CreateVolume():
+            case PatchVolume() | ResizeVolume() | DeleteVolume() | CreateVolume():
                 await self._look_object(PERSISTENT_VOLUME_CLAIMS, namespace, name)
             case PatchPod() | DeletePod() | CreatePod():
                 await self._look_object(PODS, namespace, name)

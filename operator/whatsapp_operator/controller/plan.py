@@ -22,9 +22,9 @@ from whatsapp_operator.controller.actions import (
     CreateVolume,
     DeletePod,
     EnsureNamespace,
-    GrowVolume,
     PatchPod,
     PatchVolume,
+    ResizeVolume,
     TakeOverClaim,
 )
 from whatsapp_operator.controller.claims import ClaimPlan
@@ -35,7 +35,7 @@ from whatsapp_operator.controller.objects import pvc as pvc_object
 from whatsapp_operator.controller.objects import secret as secret_object
 from whatsapp_operator.controller.observed import Observed, Problem
 from whatsapp_operator.controller.settings import Options
-from whatsapp_operator.controller.views import PodView
+from whatsapp_operator.controller.views import PodView, VolumeView
 from whatsapp_operator.kube.client import Object
 
 _FIRST_STEPS: Final = (AddFinalizer, AcquireClaim, CheckHolder, TakeOverClaim)
@@ -175,12 +175,22 @@ def _volume(o: Observed, options: Options) -> _Step:
             return _Step(problems=(Problem(Reason.VOLUME_FOREIGN, ""),))
         adopted: Object = {"metadata": {"labels": {names.LABEL_SESSION_UID: session.metadata.uid}}}
         return _Step((PatchVolume(name, volume.version, adopted),))
-    if volume.bound and quantity.parse(session.spec.storage.size) > quantity.parse(volume.requested):
-        return _Step((GrowVolume(name, volume.version, session.spec.storage.size),))
-    if volume.resize_error is not None:
-        refused = conditions.told(Reason.EXPANSION_REFUSED, volume.resize_error)
-        return _Step(problems=(Problem(Reason.EXPANSION_REFUSED, refused),))
-    return _Step()
+    return _size(volume, name, session.spec.storage.size) if volume.bound else _Step()
+
+
+def _size(volume: VolumeView, name: str, size: str) -> _Step:
+    """The size of a bound volume: it only grows, but a request that was refused can be taken back."""
+    wanted, requested = quantity.parse(size), quantity.parse(volume.requested)
+    if wanted > requested:
+        return _Step((ResizeVolume(name, volume.version, size),))
+    if volume.resize_error is None:
+        return _Step()
+    if wanted < requested and volume.capacity:
+        # The API server takes no request down to what the volume has already, and then there is nothing to ask for.
+        enough = wanted <= quantity.parse(volume.capacity)
+        return _Step() if enough else _Step((ResizeVolume(name, volume.version, size),))
+    refused = conditions.told(Reason.EXPANSION_REFUSED, volume.resize_error)
+    return _Step(problems=(Problem(Reason.EXPANSION_REFUSED, refused),))
 
 
 def _pod(o: Observed, options: Options, claimed: ClaimPlan) -> _Step:

@@ -112,6 +112,7 @@ class VolumeView:
     Attributes:
         ours: made by this operator, for whichever session.
         requested: size as a quantity.
+        capacity: what the volume has, as a quantity; empty until it is bound.
         resize_error: why the volume cannot grow, as its conditions tell.
     """
 
@@ -122,6 +123,7 @@ class VolumeView:
     ours: bool = False
     bound: bool = False
     requested: str = ""
+    capacity: str = ""
     resize_error: str | None = None
     deleting: bool = False
 
@@ -138,6 +140,7 @@ class VolumeView:
             ours=labels.get(names.LABEL_APP_MANAGED_BY) == names.FIELD_MANAGER_OPERATOR,
             bound=status.get("phase") == "Bound",
             requested=((spec.get("resources") or {}).get("requests") or {}).get("storage", ""),
+            capacity=(status.get("capacity") or {}).get("storage", ""),
             resize_error=failed[0].get("message", "") if failed and failed[0].get("status") == "True" else None,
             deleting="deletionTimestamp" in metadata,
         )

@@ -31,9 +31,9 @@ from whatsapp_operator.controller.actions import (
     CreateVolume,
     DeletePod,
     EnsureNamespace,
-    GrowVolume,
     PatchPod,
     PatchVolume,
+    ResizeVolume,
 )
 from whatsapp_operator.controller.claims import CLAIM_RETRY_SECONDS
 from whatsapp_operator.controller.desired import Wish
@@ -101,8 +101,18 @@ NEW = observed(
         pytest.param(observed(pod=pod(session_uid="earlier")), [DeletePod], id="the pod before was left behind"),
         pytest.param(observed(volume=volume(deleting=True)), [], id="the volume is being deleted by hand"),
         pytest.param(observed(volume=volume(session_uid="")), [PatchVolume], id="a kept volume"),
-        pytest.param(observed(volume=volume(requested="128Mi"), pod=told_pod(session())), [GrowVolume], id="grow"),
+        pytest.param(observed(volume=volume(requested="128Mi"), pod=told_pod(session())), [ResizeVolume], id="grow"),
         pytest.param(observed(volume=volume(requested="1Gi"), pod=told_pod(session())), [], id="never shrink"),
+        pytest.param(
+            observed(volume=volume(requested="1Gi", capacity="128Mi", resize_error="no"), pod=told_pod(session())),
+            [ResizeVolume],
+            id="ask for less after a refusal",
+        ),
+        pytest.param(
+            observed(volume=volume(requested="1Gi", capacity="256Mi", resize_error="no"), pod=told_pod(session())),
+            [],
+            id="the former size after a refusal",
+        ),
         pytest.param(
             observed(volume=volume(requested="1Mi", bound=False), pod=told_pod(session())), [], id="not before bound"
         ),
@@ -123,6 +133,18 @@ NEW = observed(
 )
 def test_the_next_step(o: Observed, expected: list[type]) -> None:
     assert steps(o) == expected
+
+
+@pytest.mark.parametrize(
+    ("requested", "capacity", "stalled"),
+    [
+        pytest.param("256Mi", "128Mi", True, id="as wanted, refused"),
+        pytest.param("1Gi", "256Mi", False, id="the former size is wanted again"),
+    ],
+)
+def test_the_former_size_is_the_remedy_of_a_refused_expansion(requested: str, capacity: str, stalled: bool) -> None:
+    refused = volume(requested=requested, capacity=capacity, resize_error="no")
+    assert (ConditionType.STALLED in reasons(plan(observed(volume=refused), OPTIONS, NOW))) is stalled
 
 
 def test_a_paused_session_keeps_its_status() -> None:

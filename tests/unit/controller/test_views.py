@@ -57,9 +57,10 @@ def test_a_volume() -> None:
     body = {
         "metadata": {"uid": "v", "resourceVersion": "1", "labels": {names.LABEL_TENANT: "acme"}},
         "spec": {"resources": {"requests": {"storage": "1Gi"}}},
-        "status": {"phase": "Bound", "conditions": [failed]},
+        "status": {"phase": "Bound", "capacity": {"storage": "512Mi"}, "conditions": [failed]},
     }
     found = VolumeView.parse(body)
+    assert found.capacity == "512Mi"
     assert (found.tenant, found.requested, found.bound, found.ours, found.resize_error) == (
         "acme",
         "1Gi",

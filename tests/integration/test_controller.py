@@ -501,6 +501,8 @@ def test_finished_attempts_are_counted_once(operator: Replica, stage: Stage) -> 
     stage.start_pod("attempts")
     labels = {"method": "QRCode", "result": "Failed", "reason": "Expired"}
     before = operator.metric("whatsapp_pairing_attempts_total", **labels)
+    stage.report("attempts", "Starting", "Starting")
+    eventually(lambda: stage.status("attempts")["pairing"].get("lastCountedSeq") == 0, "counting starts", every=0.02)
     attempt = {"seq": 1, "id": "a", "method": "QRCode", "result": "Failed", "reason": "Expired", "secondsToQR": 0.4}
     pairing = {"state": "Showing", "attempt": 2, "seq": 1, "succeeded": 0, "failed": 1, "history": [attempt]}
     stage.report("attempts", "ShowingQR", "QRAvailable", pairing=pairing)

@@ -159,8 +159,10 @@ def pod(o: Observed, drafts: Drafts) -> PodStatus | None:
 
 def counts(previous: WhatsAppSessionStatus, new: WhatsAppSessionStatus, report: SessionReport | None) -> Counts:
     """What the write of the new status adds to the metrics; the write is what makes it count once."""
-    before = (previous.pairing.last_counted_seq if previous.pairing is not None else None) or 0
     after = (new.pairing.last_counted_seq if new.pairing is not None else None) or 0
+    # What the journal holds at an object's first report may have been counted for an earlier object on a kept volume.
+    counted = previous.pairing.last_counted_seq if previous.pairing is not None else None
+    before = counted if counted is not None else after
     history = (report.pairing.history if report is not None and report.pairing is not None else None) or []
     # A smaller number is that of a new volume, which counts from the start.
     floor = before if after >= before else 0

@@ -96,7 +96,8 @@ def attempts(*numbers: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("counted", "pairing", "expected"),
     [
-        pytest.param(None, attempts(1), [1], id="the first"),
+        pytest.param(0, attempts(1), [1], id="the first"),
+        pytest.param(None, attempts(4, 5), [], id="of an earlier object on a kept volume"),
         pytest.param(1, attempts(1), [], id="counted already"),
         pytest.param(1, attempts(1, 2, 3), [2, 3], id="finished while no operator ran"),
         pytest.param(9, attempts(1), [1], id="a new volume counts from the start"),

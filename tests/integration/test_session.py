@@ -137,6 +137,23 @@ def test_relink_shows_a_fresh_qr_once(session: SessionProcess, simulator: Simula
     assert again["device"]["jid"] == connected["device"]["jid"]
 
 
+@pytest.mark.parametrize("journal", [None, "not a journal"], ids=["missing", "unreadable"])
+def test_a_lost_journal_costs_no_pairing(session: SessionProcess, journal: str | None) -> None:
+    session.machine("ShowingQR")
+    session.ask(relinkRequestID="done")
+    session.reported("the request is done", lambda r: r["relinkRequestID"] == "done")
+    first = session.pair(PHONE)
+    session.stop()
+    path = session.volume / "journal.json"
+    path.unlink()
+    if journal is not None:
+        path.write_text(journal)
+    session.start()
+    again = session.reported("connected", lambda r: r["machine"] == "Connected" and r["bootID"] != first["bootID"])
+    assert again["device"]["jid"] == first["device"]["jid"]
+    assert again["relinkRequestID"] == "done"
+
+
 def test_unlinks(session: SessionProcess, simulator: SimulatorProcess) -> None:
     before = len(simulator.devices(PHONE))
     session.machine("ShowingQR")

@@ -190,6 +190,8 @@ class Operator:
         """Read everything, correct the cache by it, and queue what was missed."""
         pods, volumes = await self._list(PODS), await self._list(PERSISTENT_VOLUME_CLAIMS)
         sessions = await self._list(SESSIONS)
+        claims = await self._client.list(LEASES, self._settings.namespace, label_selector=SELECTOR)
+        # From here on nothing can fail: what was corrected once is no news to the next comparison.
         cache = self._cache
         pod_views = [view for body in pods.items if (view := cache.pod_view(body)) is not None]
         volume_views = [found for body in volumes.items if (found := cache.volume_view(body)) is not None]
@@ -198,10 +200,15 @@ class Operator:
             *cache.volumes.prune(volume_views, volumes.resource_version),
             *cache.prune_sessions(sessions.items, sessions.resource_version),
         }
-        claims = await self._client.list(LEASES, self._settings.namespace, label_selector=SELECTOR)
         cache.prune_claims(claims.items, claims.resource_version)
         for key in changed:
             self._add(key)
+        for claim in cache.claims_without_holder():
+            try:
+                await self._executor.release_vanished(claim)
+            except KubeError as error:
+                # The next comparison finds it again.
+                _log.warning("the holder of a claim was not looked up: %s", error, extra={"code": error.code})
 
     async def _ensure_namespaces(self) -> None:
         """Make the session pods' accounts and role bindings again where somebody has removed them."""

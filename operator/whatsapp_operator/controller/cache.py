@@ -270,6 +270,15 @@ class Cache:
         for key, view in self.claims.items():
             self._claims_by_holder.setdefault(view.session_uid, set()).add(key)
 
+    def claims_without_holder(self) -> list[ClaimView]:
+        """The claims of sessions that are not known; they may be out of reach, or gone."""
+        claims = (claim for _, claim in self.claims.items())
+        return [claim for claim in claims if claim.session and not self._knows(claim.holder, claim.session_uid)]
+
+    def _knows(self, key: Key, uid: str) -> bool:
+        view = self.sessions.get(key)
+        return view is not None and view.uid == uid
+
     def claims_of(self, session_uid: str) -> list[ClaimView]:
         """The claims that the session of this uid holds, by name."""
         found = (self.claims.get(key) for key in sorted(self._claims_by_holder.get(session_uid, ())))

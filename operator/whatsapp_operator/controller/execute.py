@@ -280,6 +280,22 @@ class Executor:
         self._cache.holders.pop((claim.uid, claim.version), None)
         self._wake(claim.holder)
 
+    async def release_vanished(self, claim: ClaimView) -> None:
+        """Release the claim if its holder, looked up now, is gone without having been cleaned up.
+
+        Raises:
+            KubeError: the holder could not be looked up, or the claim not be deleted.
+        """
+        await self._check_holder(claim)
+        exists, _ = self._cache.holders[claim.uid, claim.version]
+        if exists:
+            return
+        try:
+            await self._release(claim)
+        except ConflictError:
+            _log.debug("the claim has another holder by now")
+            await self._look_claim(claim.name)
+
     async def _release(self, claim: ClaimView) -> None:
         try:
             await self._client.delete(
@@ -288,6 +304,7 @@ class Executor:
         except NotFoundError:
             _log.debug("the claim is gone already")
         self._cache.remove_claim(Key(self._namespace, claim.name), claim)
+        self._cache.holders.pop((claim.uid, claim.version), None)
         for key in self._cache.waiting.pop(claim.name, ()):
             self._wake(key)
 

@@ -8,8 +8,15 @@ from whatsapp_operator.controller.app import FIRST_COMPARE_ATTEMPTS, Operator
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.metrics import Metrics
 from whatsapp_operator.controller.settings import Settings
-from whatsapp_operator.kube.client import Client, Listing, Object, Resource
-from whatsapp_operator.kube.errors import ForbiddenError, KubeError, ServerError, ThrottledError, UnreachableError
+from whatsapp_operator.kube.client import LEASES, Client, Listing, Object, Resource
+from whatsapp_operator.kube.errors import (
+    ForbiddenError,
+    KubeError,
+    NotFoundError,
+    ServerError,
+    ThrottledError,
+    UnreachableError,
+)
 from whatsapp_operator.kube.lease import Election
 
 THROTTLED = ThrottledError("later", code=429, reason="TooManyRequests", retry_after=7.0)
@@ -23,12 +30,25 @@ class ApiStandIn:
         self.refused: dict[str, KubeError] = {}
         self.listed = 0
         self.created: list[tuple[str, str | None]] = []
+        self.leases: list[Object] = []
+        self.deleted: list[tuple[str, str | None, str | None]] = []
 
-    async def list(self, _: Resource, namespace: str | None = None, *, label_selector: str = "") -> Listing:
+    async def list(self, resource: Resource, namespace: str | None = None, *, label_selector: str = "") -> Listing:
         self.listed += 1
         if self.failures:
             raise self.failures.pop(0)
-        return Listing([], "1")
+        return Listing(self.leases if resource is LEASES else [], "1")
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        raise NotFoundError(f"{resource.plural} {namespace}/{name}", code=404)
+
+    async def delete(
+        self, _: Resource, namespace: str | None, name: str, *, uid: str | None, resource_version: str | None
+    ) -> Object:
+        self.deleted.append((name, uid, resource_version))
+        if "leases" in self.refused:
+            raise self.refused["leases"]
+        return {"kind": "Status"}
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
         self.created.append((resource.plural, namespace))
@@ -122,3 +142,20 @@ async def test_a_namespace_that_cannot_be_seen_to_does_not_hinder_the_next() -> 
     await operator(api, cache=cache)._ensure_namespaces()
     assert {namespace for _, namespace in api.created} == {"a", "b"}
     assert cache.namespaces_ready == set()
+
+
+async def test_the_comparison_releases_the_claims_of_vanished_sessions() -> None:
+    api = ApiStandIn()
+    metadata = {"namespace": "system", "name": "phone-1", "uid": "l", "resourceVersion": "1"}
+    api.leases = [{"metadata": metadata, "spec": {"holderIdentity": "team/gone/g"}}]
+    await operator(api)._compare()
+    assert api.deleted == [("phone-1", "l", "1")]
+
+
+async def test_a_claim_that_cannot_be_released_does_not_end_the_comparison() -> None:
+    api = ApiStandIn()
+    metadata = {"namespace": "system", "name": "phone-1", "uid": "l", "resourceVersion": "1"}
+    api.leases = [{"metadata": metadata, "spec": {"holderIdentity": "team/gone/g"}}]
+    api.refused = {"leases": THROTTLED}
+    await operator(api)._compare()
+    assert api.deleted == [("phone-1", "l", "1")]

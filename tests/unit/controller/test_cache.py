@@ -113,3 +113,13 @@ def test_the_order_of_arrival_does_not_matter(steps: list[tuple[str, int]]) -> N
         else:
             cache.remove_pod(pod_body(version))
     assert cache.pods.get(KEY) is None
+
+
+def test_claims_whose_holder_is_not_known() -> None:
+    cache = Cache()
+    cache.put_session(body(1))
+    holders = {"held": "team/shop/u", "former": "team/shop/other", "vanished": "team/gone/g", "unreadable": "x"}
+    for name, holder in holders.items():
+        metadata = {"namespace": "system", "name": name, "uid": name, "resourceVersion": "1"}
+        cache.put_claim({"metadata": metadata, "spec": {"holderIdentity": holder}})
+    assert sorted(claim.name for claim in cache.claims_without_holder()) == ["former", "vanished"]

@@ -2,7 +2,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.unit.controller.builders import OPTIONS, UID, pod, session
+from tests.unit.controller.builders import OPTIONS, UID, lease, pod, session
 from whatsapp_operator.api.reasons import Reason
 from whatsapp_operator.controller.actions import CreateSecret, DeleteSecret, EnsureNamespace
 from whatsapp_operator.controller.cache import Cache
@@ -10,7 +10,14 @@ from whatsapp_operator.controller.execute import Executor
 from whatsapp_operator.controller.objects import secret
 from whatsapp_operator.controller.views import Key
 from whatsapp_operator.kube.client import Client
-from whatsapp_operator.kube.errors import AlreadyExistsError, ConflictError, KubeError, NotFoundError, ThrottledError
+from whatsapp_operator.kube.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    ForbiddenError,
+    KubeError,
+    NotFoundError,
+    ThrottledError,
+)
 
 TAKEN = AlreadyExistsError("taken", code=409, reason="AlreadyExists")
 
@@ -131,3 +138,34 @@ async def test_a_session_that_was_not_gone_is_woken() -> None:
     await scene.executor.remove_orphan(KEY)
     assert scene.woken == [KEY]
     assert scene.api.requests == [("get", "whatsappsessions", "shop", None)]
+
+
+NOT_FOUND = NotFoundError("gone", code=404)
+DELETED = ("delete", "leases", "phone-1", "lease-phone-1")
+
+
+@pytest.mark.parametrize(
+    ("found", "released"),
+    [
+        pytest.param(NOT_FOUND, True, id="gone"),
+        pytest.param(body("9", "next"), True, id="another one of that name"),
+        pytest.param(body("9"), False, id="there"),
+        pytest.param(ForbiddenError("not served", code=403), False, id="out of reach"),
+    ],
+)
+async def test_the_claim_of_a_vanished_session_is_released(found: Any, released: bool) -> None:
+    scene = Scene({("get", "whatsappsessions"): found})
+    scene.cache.waiting["phone-1"] = {Key("team", "next")}
+    await scene.executor.release_vanished(lease())
+    assert (DELETED in scene.api.requests) is released
+    assert scene.woken == ([Key("team", "next")] if released else [])
+
+
+async def test_a_claim_that_was_taken_over_meanwhile_is_not_released() -> None:
+    conflict = ConflictError("changed", code=409)
+    answers = {("get", "whatsappsessions"): NOT_FOUND, ("delete", "leases"): conflict, ("get", "leases"): NOT_FOUND}
+    scene = Scene(answers)
+    scene.cache.waiting["phone-1"] = {Key("team", "next")}
+    await scene.executor.release_vanished(lease())
+    assert scene.api.requests[-1] == ("get", "leases", "phone-1", None)
+    assert scene.woken == []

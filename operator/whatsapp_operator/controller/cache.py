@@ -34,12 +34,10 @@ class SessionView(NamedTuple):
     """A WhatsAppSession as it came, without managedFields.
 
     Attributes:
-        first_seen: when this process first saw it, by the monotonic clock.
-        deletion_seen: the same of its deletionTimestamp; None while it has none.
+        deletion_seen: when this process first saw the deletionTimestamp, by the monotonic clock; None without one.
     """
 
     body: Object
-    first_seen: float
     deletion_seen: float | None
 
     @property
@@ -158,7 +156,7 @@ class Cache:
         deleting = "deletionTimestamp" in metadata
         seen = known.deletion_seen if known is not None and known.deletion_seen is not None else now
         slim = {**body, "metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
-        return key, SessionView(slim, known.first_seen if known is not None else now, seen if deleting else None)
+        return key, SessionView(slim, seen if deleting else None)
 
     def pod_view(self, body: Object) -> tuple[Key, PodView] | None:
         key = _owner(body)

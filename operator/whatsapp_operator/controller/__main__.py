@@ -1,5 +1,6 @@
 """`python -m whatsapp_operator.controller`."""
 
+import os
 import sys
 from importlib import metadata
 
@@ -7,10 +8,14 @@ from whatsapp_operator.controller import logs, settings
 from whatsapp_operator.controller.app import main
 
 DISTRIBUTION = "whatsapp-operator"
+# Set by the image, which holds the package's files without its metadata.
+VERSION_VARIABLE = "WHATSAPP_OPERATOR_VERSION"
 
 
 def version() -> str:
-    """Version of the package; that of a checkout which was not installed is unknown."""
+    """Version of the image or else of the package; that of a checkout which was not installed is unknown."""
+    if found := os.environ.get(VERSION_VARIABLE):
+        return found
     try:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:

@@ -121,6 +121,8 @@ def pairing(o: Observed) -> PairingStatus:
     report = o.report.pairing if o.report is not None else None
     if report is None:
         return previous.model_copy(update={"secret_name": secret})
+    # A pod that cannot read its journal reports an empty one; a new journal begins to matter with its first attempt.
+    unread = not report.seq and not report.history and previous.last_counted_seq is not None
     over = o.live is None and report.state in _UNFINISHED
     return PairingStatus(
         method=report.method,
@@ -131,7 +133,7 @@ def pairing(o: Observed) -> PairingStatus:
         last=report.history[-1] if report.history else previous.last,
         succeeded=report.succeeded,
         failed=report.failed,
-        last_counted_seq=report.seq if report.seq is not None else previous.last_counted_seq,
+        last_counted_seq=previous.last_counted_seq if unread or report.seq is None else report.seq,
     )
 
 

@@ -113,6 +113,14 @@ def test_an_attempt_is_counted_with_the_write_that_moves_the_number(
     assert [attempt.seq for attempt in found.attempts] == expected
 
 
+def test_a_journal_that_cannot_be_read_for_a_while_is_not_counted_again() -> None:
+    counted: dict[str, Any] = {"pairing": {"lastCountedSeq": 5}}
+    unread = session(status={**counted, "session": report("Held", "VolumeReadOnly", pairing=attempts())})
+    found = computed(observed(unread, pod=pod())).pairing
+    assert found is not None
+    assert found.last_counted_seq == 5
+
+
 @pytest.mark.parametrize(("before", "after", "lost"), [(0, 2, 2), (2, 2, 0), (5, 1, 1), (None, 3, 3)])
 def test_disconnects_are_counted_by_their_difference(before: int | None, after: int, lost: int) -> None:
     known = {"connection": {"disconnects": before}} if before is not None else {}

@@ -9,6 +9,7 @@ import pytest
 from tests.apiserver import ApiServer
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.controller_stand_ins import (
+    OPERATOR_NAMESPACE,
     Operators,
     Stage,
     live_node,
@@ -18,6 +19,7 @@ from tests.integration.controller_stand_ins import (
     wait_until_served,
 )
 from tests.waiting import eventually
+from whatsapp_operator.api import names
 
 TAKE_OVER_SECONDS = 15.0
 # Where the time of a take-over is not what is tested.
@@ -116,3 +118,24 @@ def test_without_named_namespaces_all_are_served(running: Operators, stage: Stag
     stage.delete("anywhere")
     stage.unlink("anywhere")
     stage.gone("anywhere")
+
+
+def test_the_regular_comparison_heals_what_no_watch_tells_of(running: Operators, stage: Stage) -> None:
+    leader = running.start_leader(*SHORT_LEASE, "--resync-seconds", "0.5")
+    stage.create("healed", phone="+15551230207", tenant="healed")
+    stage.connect("healed", "+15551230207")
+    account = f"/api/v1/namespaces/{stage.namespace}/serviceaccounts/{names.SESSION_SERVICE_ACCOUNT}"
+    bindings = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{stage.namespace}/rolebindings"
+    for path in (account, f"{bindings}/{names.SESSION_SERVICE_ACCOUNT}"):
+        stage.api.delete(path)
+        eventually(lambda path=path: stage.api.find(path), f"{path} is there again", every=0.05)  # type: ignore[misc]
+    (claim,) = stage.claims("healed")
+    name = f"{claim['metadata']['name'][:-4]}gone"
+    claim["metadata"] = {"name": name, "labels": claim["metadata"]["labels"]}
+    claim["spec"]["holderIdentity"] = f"{stage.namespace}/vanished/no-such-uid"
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases"
+    stage.api.create(leases, claim)
+    eventually(lambda: stage.api.find(f"{leases}/{name}") is None, "the claim of nobody is released", every=0.05)
+    assert len(stage.claims("healed")) == 1
+    assert stage.condition("healed", "Ready", status="True", reason="Connected")
+    assert leader.leading

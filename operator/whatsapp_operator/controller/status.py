@@ -131,8 +131,8 @@ def pairing(o: Observed) -> PairingStatus:
         secret_name=secret,
         expires_at=None if over else report.expires_at,
         last=report.history[-1] if report.history else previous.last,
-        succeeded=report.succeeded,
-        failed=report.failed,
+        succeeded=previous.succeeded if report.succeeded is None else report.succeeded,
+        failed=previous.failed if report.failed is None else report.failed,
         last_counted_seq=previous.last_counted_seq if unread or report.seq is None else report.seq,
     )
 

@@ -135,6 +135,8 @@ class State:
     desired: Desired | None = None
     opened: bool = False
     """The journal is that of the volume."""
+    was_opened: bool = False
+    """Since this process began; before, nothing is known of journal and credentials."""
     journal: Journal = field(default_factory=Journal)
     credentials: Credentials = field(default_factory=Credentials)
     shown: Shown | None = None
@@ -418,7 +420,9 @@ class _Transition:
     def _opened(self, journal: Journal, credentials: Credentials) -> None:
         if self.state.opened:
             return
-        self._set(opened=True, journal=journal, phase=Phase.BOOTING, deadline=None, fault=None, detail="")
+        self._set(
+            opened=True, was_opened=True, journal=journal, phase=Phase.BOOTING, deadline=None, fault=None, detail=""
+        )
         if journal.secret_shown:
             # Left by a process that died in the middle of a window; that window is gone with its connection.
             self.commands.append(Conceal())

@@ -39,7 +39,7 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
     """The whole of status.session but for reportedAt; every key is there, null where there is nothing."""
     journal, credentials = state.journal, state.credentials
     waiting = state.phase in (Phase.IDLE, Phase.HELD)
-    attempt = _visible_attempt(state)
+    attempt, known = _visible_attempt(state), state.was_opened
     return {
         "podUID": pod_uid,
         "bootID": boot_id,
@@ -47,8 +47,8 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
         "reason": machine_reason(state).value,
         "message": LEFT_BEHIND if state.left_behind and not state.detail and state.fault is None else state.detail,
         "credentials": {
-            "present": credentials.present or state.corrupt,
-            "valid": credentials.valid,
+            "present": credentials.present or state.corrupt if known else None,
+            "valid": credentials.valid if known else None,
             "registeredAt": timestamp(journal.registered_at),
             "lastUsedAt": timestamp(journal.last_used_at),
         },
@@ -72,10 +72,10 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
             "method": state.desired.pairing.method.value if state.desired else None,
             "state": _pairing_state(state, attempt),
             **_attempt(attempt),
-            "seq": journal.seq,
-            "succeeded": journal.succeeded,
-            "failed": journal.failed,
-            "history": [_finished(entry) for entry in journal.history],
+            "seq": journal.seq if known else None,
+            "succeeded": journal.succeeded if known else None,
+            "failed": journal.failed if known else None,
+            "history": [_finished(entry) for entry in journal.history] if known else None,
         },
         "desiredStateHash": state.desired.hash if state.desired else None,
         "relinkRequestID": journal.relink_request_id,

@@ -136,3 +136,10 @@ def test_a_relink_is_counted_when_it_is_done() -> None:
     after = WhatsAppSessionStatus.model_validate({"relink": done})
     assert status.counts(before, after, None).relink == "Completed"
     assert status.counts(after, after, None).relink is None
+
+
+def test_totals_stay_while_the_pod_cannot_read_its_volume() -> None:
+    counted = {"succeeded": 2, "failed": 1, "lastCountedSeq": 3}
+    unread = report("Failed", "CredentialsConflict", credentials={}, pairing={"state": "Idle"})
+    found = status.pairing(observed(session(status={"pairing": counted, "session": unread}), pod=pod()))
+    assert (found.succeeded, found.failed, found.last_counted_seq) == (2, 1, 3)

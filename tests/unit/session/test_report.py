@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.session.test_machine import JID, START, Session, paired, showing
 from whatsapp_operator.api.models import SessionReport
-from whatsapp_operator.api.reasons import MachineState
+from whatsapp_operator.api.reasons import MachineState, Reason
 from whatsapp_operator.session import machine as m
 from whatsapp_operator.session import report, wire
 from whatsapp_operator.session.kubernetes_api import ApiError
@@ -71,6 +71,23 @@ def test_fits_the_custom_resource() -> None:
     for session in (Session(), showing(), paired(), failed, long_name):
         document = {**built(session), "reportedAt": report.timestamp(START)}
         assert known(document, SessionReport.model_validate(document).model_dump(by_alias=True)) == document
+
+
+def test_says_nothing_of_a_volume_that_could_not_be_read() -> None:
+    """A session whose volume is held by another process for a moment is not thereby unpaired."""
+    session = Session()
+    session.state, _ = m.begin()
+    session.feed(m.VolumeFailed(Reason.CREDENTIALS_CONFLICT))
+    document = built(session)
+    assert document["machine"] == "Failed"
+    assert set(document["credentials"].values()) == {None}
+    assert [document["pairing"][key] for key in ("seq", "succeeded", "failed", "history")] == [None] * 4
+
+
+def test_a_volume_that_fails_later_does_not_make_what_was_read_unknown() -> None:
+    session = paired()
+    session.feed(m.VolumeFailed(Reason.VOLUME_READ_ONLY))
+    assert built(session)["credentials"]["present"] is True
 
 
 def test_tells_of_a_window() -> None:

@@ -198,7 +198,7 @@ def _pending(o: Observed, pod: PodView) -> Draft:
     """Why the pod does not run yet, once it has lasted or was told before."""
     unbound = o.volume is not None and not o.volume.bound
     if pod.unschedulable is None and not unbound:
-        return Draft("False", Reason.POD_PENDING)
+        return Draft("False", Reason.POD_PENDING, _creating(o))
     reason = Reason.VOLUME_PENDING if unbound else Reason.UNSCHEDULABLE
     told_before = any(
         condition.type == ConditionType.POD_READY and condition.reason == reason
@@ -207,6 +207,20 @@ def _pending(o: Observed, pod: PodView) -> Draft:
     if o.pod_age <= PATIENCE_SECONDS and not told_before:
         return Draft("False", Reason.POD_PENDING)
     return Draft("False", reason, _detail(reason, "", pod.unschedulable or ""))
+
+
+def _creating(o: Observed) -> str:
+    """What a container that is long in the making may wait for; nothing but an Event of the kubelet would tell."""
+    bundle = o.session.spec.ca_bundle
+    if bundle is None or o.pod_age <= PATIENCE_SECONDS:
+        return ""
+    kind, reference = ("Secret", bundle.secret_ref) if bundle.secret_ref else ("ConfigMap", bundle.config_map_ref)
+    if reference is None:
+        return ""
+    return (
+        f"{sentence(Reason.POD_PENDING)} If this lasts, check that the {kind} {reference.name} of spec.caBundle exists"
+        f" and has the key {reference.key}; the pod starts by itself then."
+    )
 
 
 def told(reason: Reason, detail: str) -> str:

@@ -306,3 +306,22 @@ def test_messages_are_bounded(text: str) -> None:
 def test_own_pod_is_told_by_the_label() -> None:
     assert observed(pod=pod(session_uid=UID)).own_pod is not None
     assert observed(pod=pod(session_uid="x")).own_pod is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "age", "named"),
+    [
+        ({"caBundle": {"configMapRef": {"name": "trust", "key": "ca.crt"}}}, 11.0, "ConfigMap trust of spec.caBundle"),
+        ({"caBundle": {"secretRef": {"name": "trust", "key": "ca.crt"}}}, 11.0, "Secret trust of spec.caBundle"),
+        ({"caBundle": {"configMapRef": {"name": "trust", "key": "ca.crt"}}}, 9.0, None),
+        ({}, 11.0, None),
+    ],
+)
+def test_a_pod_that_is_long_in_the_making_names_what_may_be_missing(
+    spec: dict[str, Any], age: float, named: str | None
+) -> None:
+    creating = pod(phase="Pending", running=False, ready=False, started_at=None, waiting_reason="ContainerCreating")
+    draft = conditions.pod_ready(observed(session(spec=spec), pod=creating, pod_age=age))
+    assert draft.reason is Reason.POD_PENDING
+    assert ("spec.caBundle" in draft.text) is (named is not None)
+    assert (named or "") in draft.text

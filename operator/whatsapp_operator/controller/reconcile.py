@@ -32,7 +32,6 @@ class Reconciler:
 
     Args:
         clock: the monotonic one.
-        after: called with a key to be worked on again after seconds.
     """
 
     def __init__(

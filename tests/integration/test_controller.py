@@ -152,7 +152,8 @@ def test_each_token_relinks_once(operator: Replica, stage: Stage) -> None:
     assert stage.status("again")["relink"]["requestID"] == first
     stage.report_connected("again", "+15551230107", relinkRequestID=first, relinkOutcome="Completed")
     eventually(lambda: stage.status("again")["relink"].get("outcome") == "Completed", "it is done", every=0.02)
-    assert operator.metric("whatsapp_relinks_total", outcome="Completed") >= 1
+    # Counted once the status is written, so a moment after it can be seen.
+    eventually(lambda: operator.metric("whatsapp_relinks_total", outcome="Completed") >= 1, "it is counted", every=0.02)
     stage.annotate("again", "1")
     settled(operator)
     assert request() == first

@@ -1,8 +1,8 @@
 """Delivery of the desired state into a running pod.
 
-The kubelet shows a changed annotation in the pod's downward-API volume when it next syncs the pod, at once as a rule. A
-change that comes while it goes over the volumes of its pods can be missed until the periodic sync, a minute or more
-later. Any further change of the pod makes it look again, so that is made when the pod does not say that it follows.
+The kubelet shows a changed annotation in the pod's downward-API volume when it next syncs the pod, at once as a rule.
+With several pods changed at once it was seen (1.36) to miss one until its periodic sync, a minute or more later. Any
+further change of the pod makes it look again, so that is made when the pod does not say that it follows.
 """
 
 from dataclasses import dataclass

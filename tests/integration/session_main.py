@@ -1,4 +1,4 @@
-"""The session's supervisor as the pod runs it, but with paths and addresses from one JSON argument."""
+"""The session's supervisor as the pod runs it, but with paths, addresses and limits from one JSON argument."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from whatsapp_operator.session.__main__ import run
+from whatsapp_operator.session.machine import Limits
 from whatsapp_operator.session.settings import Settings
 
 if __name__ == "__main__":
@@ -15,4 +16,5 @@ if __name__ == "__main__":
     given: dict[str, Any] = json.loads(sys.argv[1])
     for name in ("data_dir", "desired_file", "ca_dir", "service_account_dir", "message_socket"):
         given[name] = Path(given[name])
-    asyncio.run(run(Settings(**given)))
+    limits = Limits(**given.pop("limits"))
+    asyncio.run(run(Settings(**given), limits))

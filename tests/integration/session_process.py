@@ -226,6 +226,7 @@ class SessionProcess:
             "message_socket": str(self.socket),
             "http_host": "127.0.0.1",
             "http_port": self.http_port,
+            "limits": {},
             **self._settings,
         }
         self._log = (self.directory / "log").open("a")

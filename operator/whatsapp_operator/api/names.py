@@ -18,6 +18,7 @@ FINALIZER: Final = f"{GROUP}/unlink"
 # Read on the WhatsAppSession, never written by the system.
 ANNOTATION_FORCE_RELINK: Final = f"{GROUP}/forceRelink"
 ANNOTATION_PAUSED: Final = f"{GROUP}/paused"
+ANNOTATION_LOG_LEVEL: Final = f"{GROUP}/logLevel"
 
 # Written by the operator on the objects it owns.
 ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"
@@ -60,6 +61,7 @@ MESSAGE_SOCKET: Final = f"{RUN_DIR}/messages.sock"
 SESSION_HTTP_PORT: Final = 8080
 ENV_NAMESPACE: Final = "WHATSAPP_NAMESPACE"
 ENV_SESSION: Final = "WHATSAPP_SESSION"
+ENV_SESSION_UID: Final = "WHATSAPP_SESSION_UID"
 ENV_TENANT: Final = "WHATSAPP_TENANT"
 ENV_POD_UID: Final = "WHATSAPP_POD_UID"
 ENV_PROXY_URL: Final = "WHATSAPP_PROXY_URL"

@@ -7,15 +7,16 @@ import signal
 import sys
 
 from whatsapp_operator.session import logs
+from whatsapp_operator.session.machine import LIMITS, Limits
 from whatsapp_operator.session.settings import Settings, SettingsError
 from whatsapp_operator.session.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, limits: Limits = LIMITS) -> None:
     """A supervisor with its logs and signals; returns after SIGTERM or SIGINT."""
-    supervisor = Supervisor(settings)
+    supervisor = Supervisor(settings, limits)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)

@@ -36,6 +36,9 @@ class Desired:
     relink_request_id: str | None = None
     rejected_phone: str | None = field(default=None, repr=False)
     unlink: bool = False
+    expire: bool = False
+    log_level: str | None = None
+    """None: that of the environment."""
     hash: str = ""
     """Of the document, see api.names.desired_state_hash."""
 
@@ -63,6 +66,8 @@ def parse_desired(text: str) -> Desired:
             relink_request_id=_optional_text(document.get("relinkRequestID")),
             rejected_phone=_optional_text(document.get("rejectedPhone")),
             unlink=document.get("unlink", False) is True,
+            expire=document.get("expire", False) is True,
+            log_level=_optional_text(document.get("logLevel")),
             hash=desired_state_hash(text),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -42,8 +42,9 @@ class _Stopped(Exception):  # noqa: N818
 
 
 class Supervisor:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, limits: machine.Limits = machine.LIMITS) -> None:
         self._settings = settings
+        self._limits = limits
         self._clock = Clock()
         self._volume = Volume(settings.data_dir, settings.tenant)
         self._metrics = Metrics()
@@ -119,7 +120,7 @@ class Supervisor:
         for answer in self._execute(self._first_commands):
             self._feed(answer)
         while True:
-            due = machine.next_deadline(self._state)
+            due = machine.next_deadline(self._state, self._limits)
             wait = None if due is None else max(due - self._clock.now(), 0.0)
             try:
                 async with asyncio.timeout(wait):
@@ -136,7 +137,7 @@ class Supervisor:
             event = pending.popleft()
             moment = machine.Moment(self._clock.now(), random.random(), random_tokens.token_hex(8))  # noqa: S311
             before = self._state
-            state, commands = machine.step(before, event, moment)
+            state, commands = machine.step(before, event, moment, self._limits)
             try:
                 for command in commands:
                     if isinstance(command, machine.Save):

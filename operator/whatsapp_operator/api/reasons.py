@@ -129,137 +129,257 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a reason means, and the remedy; neither ever holds a value of the session."""
+    """What a reason means, what is done about it without anybody, and the remedy: plain text, a sentence or two each.
+
+    None of them ever holds a value of the session. An empty remedy: there is nothing for a person to do.
+    """
 
     meaning: str
+    doing: str
     remedy: str = ""
 
 
 EXPLANATIONS: Final[dict[Reason, Explanation]] = {
-    Reason.CLAIMED: Explanation("The phone number is reserved for this session."),
-    Reason.NOT_DECLARED: Explanation("No phone number is declared; the first phone that scans is taken."),
+    Reason.CLAIMED: Explanation(
+        "The phone number is reserved for this session.",
+        "No other session of the claim's scope can link it.",
+    ),
+    Reason.NOT_DECLARED: Explanation(
+        "No phone number is declared.",
+        "The first phone that scans is taken and its number claimed.",
+    ),
     Reason.HELD_BY_OTHER: Explanation(
         "Another session holds this phone number.",
-        "Delete the other session, or set another spec.phone; the claim is taken over by itself.",
+        "Nothing is paired with it here; the claim is taken as soon as it is free.",
+        "Delete the other session, or set another spec.phone.",
     ),
     Reason.PHONE_CLAIM_CONFLICT: Explanation(
-        "The phone that scanned is claimed by another session, so its device was unlinked again.",
-        "Scan with another phone, or delete the session that holds the number, then set a new forceRelink.",
+        "The phone that scanned is claimed by another session.",
+        "Its device was logged out again and no new QR is offered.",
+        "Delete the session that holds the number, or have another phone at hand; then set a new forceRelink.",
     ),
-    Reason.POD_READY: Explanation("The session pod runs and reports."),
-    Reason.POD_PENDING: Explanation("The session pod is being started."),
+    Reason.POD_READY: Explanation(
+        "The session pod runs and reports.",
+        "If it is lost, another one continues on the same volume.",
+    ),
+    Reason.POD_PENDING: Explanation(
+        "The session pod is not ready yet.",
+        "It is being started; what holds it up for more than ten seconds is told.",
+        "Should this last, look at the pod's events.",
+    ),
     Reason.IMAGE_PULL_FAILED: Explanation(
         "The image of the session pod cannot be pulled.",
-        "Check the image name and spec.template.imagePullSecrets; the pull is retried.",
+        "The kubelet tries again, at last every five minutes.",
+        "Check the image name and spec.template.imagePullSecrets.",
     ),
     Reason.VOLUME_PENDING: Explanation(
         "The volume of the session is not provisioned yet.",
-        "Check spec.storage.storageClassName and the provisioner's logs if this lasts.",
+        "The pod waits for it.",
+        "Should this last, check spec.storage.storageClassName and the provisioner's logs.",
     ),
     Reason.UNSCHEDULABLE: Explanation(
         "No node can take the session pod.",
-        "Free resources, or change spec.template.nodeSelector, affinity or resources.",
+        "The scheduler tries again whenever a node changes.",
+        "Free resources, or change spec.template.nodeSelector, affinity, tolerations or resources.",
     ),
-    Reason.POD_FAILED: Explanation("The session pod has failed and is replaced."),
+    Reason.POD_FAILED: Explanation(
+        "The session pod has ended or its container cannot be started.",
+        "A pod that has ended is replaced on the same volume; the kubelet tries the container again.",
+        "Should this come back, look at the pod's events and the node's health.",
+    ),
     Reason.NODE_LOST: Explanation(
         "The node of the session pod does not answer; the pod may still run there.",
-        "Bring the node back, or delete it (or taint it out-of-service) so that the pod may move.",
+        "It is not deleted by force, for two pods must never use the same credentials.",
+        "Bring the node back, or delete it, or taint it as out-of-service, so that the pod may move.",
     ),
-    Reason.SUSPENDED: Explanation("The session is suspended as asked for by spec.suspend."),
+    Reason.SUSPENDED: Explanation(
+        "The session is suspended as asked for by spec.suspend.",
+        "No pod runs; volume, credentials and the claim on a linked number stay.",
+        "Set spec.suspend to false to go on.",
+    ),
     Reason.CRASH_LOOPING: Explanation(
-        "The session container ends again and again.", "Read its logs; a newer image may be needed."
+        "The session container ends again and again.",
+        "The kubelet restarts it, at last every five minutes.",
+        "Read the logs of its last run (kubectl logs --previous); a newer image may be needed.",
     ),
     Reason.POD_REJECTED: Explanation(
-        "The API server refuses the session pod (quota, Pod Security or a LimitRange).",
-        "Follow the API server's message; creation is retried.",
+        "The API server refuses the pod or volume of the session (quota, Pod Security or a LimitRange).",
+        "Creating it is tried again, at last every five minutes.",
+        "Follow the API server's message.",
     ),
     Reason.CONFIG_MISSING: Explanation(
         "A Secret or ConfigMap that the session refers to is missing, or lacks the key.",
-        "Create it, or correct spec.proxy.secretRef or spec.caBundle; the pod starts by itself then.",
+        "The pod starts by itself once it is there.",
+        "Create it, or correct spec.proxy.secretRef or spec.caBundle.",
     ),
     Reason.VOLUME_FULL: Explanation(
-        "The volume of the session is full; nothing was overwritten.", "Raise spec.storage.size."
+        "The volume of the session is full.",
+        "Nothing on it was overwritten, and nothing is connected; it is tried again every ten seconds.",
+        "Raise spec.storage.size.",
     ),
     Reason.VOLUME_READ_ONLY: Explanation(
-        "The volume of the session cannot be written.", "Check the node's and the storage's health."
+        "The volume of the session cannot be written.",
+        "Nothing is connected; it is tried again every ten seconds.",
+        "Check the node's and the storage's health; deleting the pod mounts the volume anew.",
     ),
     Reason.VOLUME_FOREIGN: Explanation(
-        "The volume belongs to another tenant or phone.",
+        "The volume was kept from an earlier session of another tenant or phone.",
+        "Nothing on it is used or changed.",
         "Delete the PersistentVolumeClaim if its credentials are not needed, or restore the tenant and phone.",
     ),
     Reason.EXPANSION_REFUSED: Explanation(
         "The volume cannot grow to spec.storage.size.",
+        "The session goes on with its present size; growing is tried again, at last every five minutes.",
         "Use a StorageClass with allowVolumeExpansion, or set the former size.",
     ),
     Reason.NAME_CONFLICT: Explanation(
         "An object with the name that this session needs exists and is not its own.",
-        "Delete or rename that object, or create the session under another name.",
+        "It is left alone; the operator looks again, at last every five minutes.",
+        "Delete that object, or create the session under another name.",
     ),
     Reason.QR_AVAILABLE: Explanation(
-        "A QR code waits in the Secret that status.pairing names.", "Scan it with the phone, under Linked devices."
+        "A QR code waits in the Secret that status.pairing names.",
+        "It is renewed by itself until status.pairing.expiresAt.",
+        "Scan it with the phone: Linked devices, Link a device.",
     ),
     Reason.CODE_AVAILABLE: Explanation(
-        "A pairing code waits in the Secret that status.pairing names.", "Enter it on the phone, under Linked devices."
+        "A pairing code waits in the Secret that status.pairing names.",
+        "It can be used until status.pairing.expiresAt.",
+        "Enter it on the phone: Linked devices, Link a device, Link with phone number instead.",
     ),
-    Reason.NOT_NEEDED: Explanation("The session is paired; no QR or code is needed."),
-    Reason.STARTING: Explanation("The QR or code is being requested."),
-    Reason.EXPIRED: Explanation("The time to scan is over; the next attempt is started by itself."),
+    Reason.NOT_NEEDED: Explanation(
+        "The session is paired; no QR or code is needed.",
+        "None is asked for.",
+    ),
+    Reason.STARTING: Explanation(
+        "The QR or code is being requested.",
+        "A request without an answer is ended and made again, later and later.",
+    ),
+    Reason.EXPIRED: Explanation(
+        "Time has run out: nobody scanned within the window, or the credentials lay unused for too long.",
+        "The next QR or code follows by itself, unless spec.recovery.onLoggedOut or spec.suspend holds it back.",
+        "Have the phone at hand; where nothing follows, set a new forceRelink.",
+    ),
     Reason.ATTEMPTS_EXHAUSTED: Explanation(
-        "Nobody scanned within spec.pairing.attempts windows.",
+        "All spec.pairing.attempts windows have passed and no phone was linked.",
+        "No further QR is offered; a claim that never paired is released.",
         "Set a new value of the annotation whatsapp-operator.io/forceRelink when the phone is at hand.",
     ),
-    Reason.RATE_LIMITED: Explanation("WhatsApp limits pairing codes for this number; it is tried again later."),
+    Reason.RATE_LIMITED: Explanation(
+        "WhatsApp gives no further pairing codes for this number for now.",
+        "It is asked again after five minutes, then after twice as long each time, up to six hours.",
+        "Wait, or set spec.pairing.method to QRCode.",
+    ),
     Reason.PASSKEY_REQUIRED: Explanation(
         "WhatsApp asks for a passkey, which this client cannot answer.",
+        "The attempt was stopped and no other is made.",
         "Use another account, or remove the passkey on the phone, then set a new forceRelink.",
     ),
-    Reason.POD_NOT_READY: Explanation("The session pod is not ready."),
-    Reason.PAIRED: Explanation("The device is linked."),
-    Reason.NOT_PAIRED: Explanation("The device is not linked yet."),
+    Reason.POD_NOT_READY: Explanation(
+        "The session pod does not report, so nothing is known of the connection.",
+        "It is waited for; the condition PodReady tells why.",
+    ),
+    Reason.PAIRED: Explanation(
+        "The device is linked.",
+        "Its credentials are on the volume and outlive the pod.",
+    ),
+    Reason.NOT_PAIRED: Explanation(
+        "No device is linked yet.",
+        "A QR or code is offered as the condition QRReady tells.",
+    ),
     Reason.LOGGED_OUT: Explanation(
-        "The device was removed on the phone.", "Pair anew: scan the new QR, or set a new forceRelink."
+        "The phone has removed the device.",
+        "The credentials are wiped; one new QR follows (the next after five minutes, doubling), or none with Hold.",
+        "Pair anew: scan the new QR; if recovery.onLoggedOut is Hold, set a new forceRelink.",
     ),
     Reason.MAIN_DEVICE_GONE: Explanation(
-        "The account's main device is gone.", "Register the phone again, then pair anew with a new forceRelink."
+        "The account's main device is gone.",
+        "The credentials are wiped; one new QR follows (the next after five minutes, doubling), or none with Hold.",
+        "Register the phone again and scan the new QR; if recovery.onLoggedOut is Hold, set a new forceRelink.",
     ),
     Reason.PHONE_MISMATCH: Explanation(
-        "Another phone than spec.phone scanned; its device was unlinked again.", "Scan with the declared phone."
+        "Another phone than spec.phone has scanned.",
+        "Its device was logged out again; the next attempt follows.",
+        "Scan with the declared phone, or correct spec.phone.",
     ),
     Reason.CREDENTIALS_CORRUPT: Explanation(
-        "The credential file was unreadable; it was moved aside and the device is paired anew.", "Scan the new QR."
+        "The credentials could not be read.",
+        "They are moved aside on the volume (the last three are kept) and the device is paired anew.",
+        "Scan the new QR.",
     ),
     Reason.CREDENTIALS_CONFLICT: Explanation(
-        "The credentials on the volume belong to another number, or another process uses them.",
-        "Set a new forceRelink, or correct spec.phone.",
+        "Another process uses the credentials on this volume.",
+        "Nothing is connected; the volume is tried again twice a second.",
+        "Should this last, find and stop the other pod that mounts the session's PersistentVolumeClaim.",
     ),
-    Reason.UNLINKED: Explanation("The device was removed from the phone's list as asked for."),
-    Reason.CONNECTED: Explanation("The session is paired and its connection is open."),
-    Reason.CONNECTING: Explanation("The connection is being opened."),
-    Reason.RECONNECTING: Explanation("The connection was lost and is being opened again."),
+    Reason.UNLINKED: Explanation(
+        "The device was removed from the phone's list, as asked for.",
+        "The credentials are wiped and the pod stays idle until it is removed.",
+    ),
+    Reason.CONNECTED: Explanation(
+        "The session is paired and its connection is open.",
+        "A lost connection is opened again by itself.",
+    ),
+    Reason.CONNECTING: Explanation(
+        "The connection is being opened.",
+        "A login that is not answered is ended and tried again, later and later.",
+    ),
+    Reason.RECONNECTING: Explanation(
+        "The connection was lost.",
+        "It is opened again, after a minute at the most each time; the credentials stay.",
+    ),
     Reason.STREAM_REPLACED: Explanation(
         "Another client uses the same credentials and took the connection over.",
+        "Held for five minutes, then one try, twice as long after each, up to six hours.",
         "Stop the other client; if its credentials are a copy, set a new forceRelink.",
     ),
     Reason.TEMPORARY_BAN: Explanation(
-        "WhatsApp has banned the account for a time; the session waits until it is over.",
-        "Review how the account is used; nothing else helps.",
+        "WhatsApp has banned the account for a time.",
+        "The session waits until it is over (status.connection.nextRetryAt) and keeps its credentials.",
+        "Review how the account is used; pairing anew does not help.",
     ),
     Reason.CLIENT_OUTDATED: Explanation(
-        "WhatsApp refuses this version of the client.", "Upgrade the session image; the credentials are kept."
+        "WhatsApp refuses this version of the client.",
+        "The credentials are kept; it is tried again every hour.",
+        "Upgrade the session image.",
     ),
-    Reason.CONNECT_FAILURE: Explanation("WhatsApp cannot be reached or refuses the connection; it is tried again."),
-    Reason.PROXY_FAILED: Explanation("The proxy of spec.proxy cannot be used.", "Check spec.proxy and the proxy."),
-    Reason.KEEP_ALIVE_TIMEOUT: Explanation("WhatsApp does not answer keepalives; the connection is opened again."),
-    Reason.WAITING_FOR_SCAN: Explanation("A person has to scan the QR or enter the code."),
-    Reason.PROGRESSING: Explanation("The operator is working towards what was asked for."),
-    Reason.DELETING: Explanation("The session is being deleted; its device is unlinked first."),
+    Reason.CONNECT_FAILURE: Explanation(
+        "WhatsApp cannot be reached or refuses the connection.",
+        "It is tried again, after a minute at the most each time, for ever; the credentials stay.",
+        "Should this last, check DNS, network policies and spec.caBundle.",
+    ),
+    Reason.PROXY_FAILED: Explanation(
+        "The proxy of spec.proxy cannot be used.",
+        "It is tried again, after a minute at the most each time, for ever; the credentials stay.",
+        "Check spec.proxy and the proxy.",
+    ),
+    Reason.KEEP_ALIVE_TIMEOUT: Explanation(
+        "WhatsApp does not answer keepalives.",
+        "Unless an answer comes soon, the connection is opened again; the credentials stay.",
+        "Should this come back, check the network between the node and WhatsApp.",
+    ),
+    Reason.WAITING_FOR_SCAN: Explanation(
+        "A person has to scan the QR or enter the code.",
+        "It is renewed by itself, for up to spec.pairing.attempts windows.",
+        "Take it from the Secret that status.pairing names, and scan it with the phone.",
+    ),
+    Reason.PROGRESSING: Explanation(
+        "The operator is working towards what was asked for.",
+        "The other conditions tell what is still missing.",
+    ),
+    Reason.DELETING: Explanation(
+        "The session is being deleted.",
+        "Its device is unlinked first, within thirty seconds at the most; then everything that it owns goes.",
+    ),
     Reason.INVALID_SPEC: Explanation(
-        "The spec holds a value that cannot be used.", "Correct the field that the message names."
+        "The spec holds a value that cannot be used.",
+        "What runs already goes on; nothing new is done.",
+        "Correct the field that the message names.",
     ),
 }
 
 
 def sentence(reason: Reason) -> str:
-    """The meaning of a reason with its remedy, as one condition message."""
+    """A reason as one condition message: what it means, what is done about it, and the remedy."""
     explanation = EXPLANATIONS[reason]
-    return f"{explanation.meaning} {explanation.remedy}".rstrip()
+    return f"{explanation.meaning} {explanation.doing} {explanation.remedy}".rstrip()

@@ -1,0 +1,66 @@
+import itertools
+import re
+
+import pytest
+
+from tests.unit.controller.builders import linked, observed, pod, report, session
+from whatsapp_operator.api.reasons import EXPLANATIONS, ConditionType, MachineState, Reason, sentence
+from whatsapp_operator.controller import conditions
+from whatsapp_operator.controller.conditions import Draft
+from whatsapp_operator.controller.observed import Problem
+
+# What was found comes before the sentence; so much of the 512 bytes is left for it.
+LONGEST_SENTENCE = 320
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_each_reason_says_what_it_means_and_what_is_done_in_plain_sentences(reason: Reason) -> None:
+    explanation = EXPLANATIONS[reason]
+    assert explanation.meaning
+    assert explanation.doing
+    for text in (explanation.meaning, explanation.doing, explanation.remedy):
+        assert re.fullmatch(r"(?:[A-Z][^`|<>*]*\.)?", text), "one paragraph for a condition and for Markdown alike"
+        assert not re.search(r"\d{4}", text), "no value of a session"
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_sentence_leaves_room_for_what_was_found(reason: Reason) -> None:
+    said = sentence(reason)
+    explanation = EXPLANATIONS[reason]
+    assert said == " ".join(text for text in (explanation.meaning, explanation.doing, explanation.remedy) if text)
+    assert len(said.encode()) <= LONGEST_SENTENCE
+    assert conditions.bounded(said) == said
+
+
+@pytest.mark.parametrize("failed", Reason)
+def test_what_the_last_attempt_failed_with_fits_beside_not_paired(failed: Reason) -> None:
+    history = {"pairing": {"history": [{"seq": 1, "result": "Failed", "reason": failed.value}]}}
+    status = {"session": report("Connecting", "Connecting", **history)}
+    text = conditions.auth_paired(observed(session(status=status), pod=pod())).text
+    assert text.endswith(sentence(failed))
+
+
+# Machine `Failed` stalls the session whatever it says, and the volume is all that it can fail with.
+FAILED_WITH = (Reason.VOLUME_FULL, Reason.VOLUME_READ_ONLY, Reason.VOLUME_FOREIGN, Reason.CREDENTIALS_CONFLICT)
+
+
+def stalled_by() -> dict[Reason, Draft]:
+    """Every Stalled=True there can be: by the claim, by a write that was refused, and by each report of a pod."""
+    claimed = Draft("True", Reason.CLAIMED)
+    cases = [(observed(), Draft("False", reason)) for reason in Reason]
+    cases += [(observed(problems=(Problem(reason, ""),)), claimed) for reason in Reason]
+    for machine, choice, device in itertools.product(MachineState, ("Relink", "Hold"), ({}, linked())):
+        for reason in FAILED_WITH if machine is MachineState.FAILED else Reason:
+            status = {"session": report(machine.value, reason.value, **device)}
+            reported = session(spec={"recovery": {"onLoggedOut": choice}}, status=status)
+            cases.append((observed(reported, pod=pod()), claimed))
+    found = [conditions.compute(o, phone_claimed)[ConditionType.STALLED] for o, phone_claimed in cases]
+    return {draft.reason: draft for draft in found if draft is not None}
+
+
+def test_whoever_must_act_is_told_how() -> None:
+    drafts = stalled_by()
+    assert drafts.keys() >= {Reason.HELD_BY_OTHER, Reason.POD_REJECTED, Reason.LOGGED_OUT, *FAILED_WITH}
+    for reason, draft in drafts.items():
+        assert EXPLANATIONS[reason].remedy, f"{reason} stalls, and nobody is told what to do"
+        assert draft.text.endswith(EXPLANATIONS[reason].remedy)

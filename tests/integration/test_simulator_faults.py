@@ -169,6 +169,53 @@ def test_ignored_keepalives(simulator: SimulatorProcess, linked: NeonizeClient) 
     assert simulator.call("GET", "/faults").body == {"faults": []}
 
 
+def test_few_refs(simulator: SimulatorProcess, client: NeonizeClient) -> None:
+    client.kill()
+    simulator.fault(kind="few-refs", refs=1)
+    client.start()
+    # A single QR is shown for 20 s.
+    client.wait_for("login-status", seconds=60, status="timeout")
+    assert len(client.named("qr")) == 1
+    eventually(lambda: simulator.call("GET", "/pairings").body["pairings"] == [], "the client has left")
+    client.kill()
+    client.start()
+    client.pair(PHONE)
+
+
+@pytest.mark.parametrize(("code", "text"), [(429, "rate-overlimit"), (400, "bad-request"), (403, "forbidden")])
+def test_refuse_code(simulator: SimulatorProcess, client: NeonizeClient, code: int, text: str) -> None:
+    simulator.fault(kind="refuse-code", phone=PHONE, code=code)
+    client.qr()
+    with pytest.raises(AssertionError, match=f"{code}: {text}"):
+        client.do("pair-code", number=PHONE)
+    links_by_code(simulator, client, client.do("pair-code", number=PHONE))
+
+
+def test_ignore_code(simulator: SimulatorProcess, client: NeonizeClient) -> None:
+    simulator.fault(kind="ignore-code", phone=PHONE)
+    client.qr()
+    # The client waits 75 s for an answer.
+    with pytest.raises(AssertionError, match="timed out"):
+        client.do("pair-code", number=PHONE)
+    links_by_code(simulator, client, client.do("pair-code", number=PHONE))
+
+
+def test_a_wrong_code_leaves_the_request_as_it_is(simulator: SimulatorProcess, client: NeonizeClient) -> None:
+    client.qr()
+    code = client.do("pair-code", number=PHONE)
+    for wrong in ("2222-2222", "3333-3333"):
+        answer = simulator.call("POST", f"/phones/{PHONE}/enter-code", {"code": wrong})
+        assert (answer.status, answer.body["title"]) == (422, "wrong-code")
+    assert client.named("login-status") == []
+    links_by_code(simulator, client, code)
+
+
+def links_by_code(simulator: SimulatorProcess, client: NeonizeClient, code: str) -> None:
+    answer = simulator.call("POST", f"/phones/{PHONE}/enter-code", {"code": code})
+    assert answer.status == 201, answer.body
+    client.wait_for("Connected")
+
+
 def test_bad_hmac(simulator: SimulatorProcess, client: NeonizeClient) -> None:
     simulator.fault(kind="bad-hmac", phone=PHONE)
     answer = simulator.scan(PHONE, client.qr())

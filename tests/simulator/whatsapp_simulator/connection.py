@@ -191,14 +191,16 @@ class Connection:
         except ValueError as problem:
             logger.warning("a malformed <%s>: %s", stanza.tag, problem)
             if stanza.tag == "iq" and "id" in stanza.attrs:
-                await self.send(error(stanza, 400, "bad-request"))
+                await self.send(error(stanza, 400))
 
     async def _handle_candidate(self, stanza: Node) -> None:
         if stanza.tag != "iq" or self._candidate is None:
             return
         code = stanza.find("link_code_companion_reg")
         if code is not None:
-            await self.send(self._server.linking.code_stage(self._candidate, stanza, code))
+            answer = self._server.linking.code_stage(self._candidate, stanza, code)
+            if answer:
+                await self.send(answer)
         elif not (is_keepalive(stanza) and self._server.faults.take(faults.IgnoreKeepalives)):
             await self.send(result(stanza))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
 from whatsapp_simulator.store import DeviceId
@@ -24,13 +24,27 @@ class Behaviour:
     """What the fault can be limited to: nothing before a client has said who it is, a phone while it links."""
 
 
+def _within(lowest: int, highest: int) -> Mapping[str, range]:
+    """Metadata of a number that `parse` checks."""
+    return {"range": range(lowest, highest + 1)}
+
+
 @dataclass(frozen=True, slots=True)
 class RefuseDial(Behaviour):
     """The proxy answers CONNECT with this HTTP status."""
 
     kind: ClassVar[str] = "refuse-dial"
     limits: ClassVar[tuple[str, ...]] = ()
-    status: int = 503
+    status: int = field(default=503, metadata=_within(300, 599))
+
+
+@dataclass(frozen=True, slots=True)
+class FewRefs(Behaviour):
+    """A registration gets at most this many references, so that the client soon runs out of QRs."""
+
+    kind: ClassVar[str] = "few-refs"
+    limits: ClassVar[tuple[str, ...]] = ()
+    refs: int = field(default=1, metadata=_within(1, 100))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +52,7 @@ class CloseAfterFrames(Behaviour):
     """The connection is closed after this many frames from the client, those of the handshake not counted."""
 
     kind: ClassVar[str] = "close-after-frames"
-    frames: int = 1
+    frames: int = field(default=1, metadata=_within(0, 1_000_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,24 @@ class IgnoreKeepalives(Behaviour):
 
 
 @dataclass(frozen=True, slots=True)
+class RefuseCode(Behaviour):
+    """A request for a pairing code is refused. Matches by the number that it is for; `text` follows from the code."""
+
+    kind: ClassVar[str] = "refuse-code"
+    limits: ClassVar[tuple[str, ...]] = ("phone",)
+    code: int = field(default=429, metadata=_within(400, 599))
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoreCode(Behaviour):
+    """A request for a pairing code is not answered. Matches by the number that it is for."""
+
+    kind: ClassVar[str] = "ignore-code"
+    limits: ClassVar[tuple[str, ...]] = ("phone",)
+
+
+@dataclass(frozen=True, slots=True)
 class BadHMAC(Behaviour):
     """`pair-success` has a wrong HMAC. Matches by the phone that scans."""
 
@@ -102,12 +134,15 @@ KINDS: Final[dict[str, type[Behaviour]]] = {
     behaviour.kind: behaviour
     for behaviour in (
         RefuseDial,
+        FewRefs,
         CloseAfterFrames,
         Hang,
         Failure,
         StreamError,
         Drop,
         IgnoreKeepalives,
+        RefuseCode,
+        IgnoreCode,
         BadHMAC,
         PhoneNeverFinishes,
     )
@@ -224,4 +259,7 @@ def _behaviour(kind: type[Behaviour], values: Mapping[str, Any]) -> Behaviour:
         wants_number = "int" in str(known[name].type)
         if wants_number != _is_int(value) or not isinstance(value, (int, str)):
             raise FaultError(f"{name} must be a {'number' if wants_number else 'string'}")
+        allowed = known[name].metadata.get("range")
+        if allowed and value not in allowed:
+            raise FaultError(f"{name} must be between {allowed[0]} and {allowed[-1]}")
     return kind(**values)

@@ -80,7 +80,9 @@ class Linking:
 
     def register(self, connection: Connection, keys: Registration) -> Candidate:
         """Give a new client its references."""
-        refs = ["2@" + base64.b64encode(secrets.token_bytes(48)).decode() for _ in range(self._ref_count)]
+        few = self._faults.take(faults.FewRefs)
+        count = min(few.refs, self._ref_count) if few else self._ref_count
+        refs = ["2@" + base64.b64encode(secrets.token_bytes(48)).decode() for _ in range(count)]
         candidate = Candidate(connection, keys, refs, self._now())
         self._by_ref |= dict.fromkeys(refs, candidate)
         return candidate
@@ -207,8 +209,8 @@ class Linking:
 
     # What a client does
 
-    def code_stage(self, candidate: Candidate, stanza: Node, stage: Node) -> Node:
-        """React to a client's part of the pairing code exchange; returns the answer to its IQ.
+    def code_stage(self, candidate: Candidate, stanza: Node, stage: Node) -> Node | None:
+        """React to a client's part of the pairing code exchange; returns the answer to its IQ, if it gets one.
 
         Raises:
             MalformedNodeError: a part is missing.
@@ -217,7 +219,7 @@ class Linking:
             return self._hello(candidate, stanza, stage)
         if stage.get("stage") == "companion_finish":
             if candidate.code is None:
-                return error(stanza, 404, "item-not-found")
+                return error(stanza, 404)
             finish = link_code.Finish(
                 stage.require("link_code_pairing_wrapped_key_bundle").data,
                 stage.require("companion_identity_public").data,
@@ -226,10 +228,15 @@ class Linking:
                 candidate.code.finish.set_result(finish)
         return result(stanza)
 
-    def _hello(self, candidate: Candidate, stanza: Node, stage: Node) -> Node:
+    def _hello(self, candidate: Candidate, stanza: Node, stage: Node) -> Node | None:
         number = stage.jid("jid").user
+        if self._faults.take(faults.IgnoreCode, number):
+            return None
+        refusal = self._faults.take(faults.RefuseCode, number)
+        if refusal:
+            return error(stanza, refusal.code, refusal.text)
         if self._store.phone(number) is None:
-            return error(stanza, 404, "item-not-found")
+            return error(stanza, 404)
         display = stage.find("companion_platform_display")
         candidate.code = CodeRequest(
             number=number,

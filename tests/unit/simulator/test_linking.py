@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.simulator.companions import NOW, Companion
-from whatsapp_simulator.binary.node import Node
+from whatsapp_simulator.binary.node import USER_SERVER, JID, Node
 from whatsapp_simulator.connection import Connection
-from whatsapp_simulator.faults import BadHMAC, Faults, PhoneNeverFinishes, Scope
+from whatsapp_simulator.faults import BadHMAC, Faults, FewRefs, IgnoreCode, PhoneNeverFinishes, RefuseCode, Scope
 from whatsapp_simulator.linking import Candidate, Linking
 from whatsapp_simulator.pairing import adv
 from whatsapp_simulator.problems import ProblemError
@@ -118,6 +118,13 @@ async def test_references_are_never_reused(world: World) -> None:
     assert world.linking.candidates() == [world.candidate, other]
 
 
+@pytest.mark.parametrize(("asked", "given"), [(1, 1), (3, 3), (50, 6)])
+async def test_few_references(world: World, asked: int, given: int) -> None:
+    world.faults.add(FewRefs(asked), Scope(), 1)
+    assert len(world.register(FakeConnection(Companion(DeviceId("", 0)))).refs) == given
+    assert len(world.register(FakeConnection(Companion(DeviceId("", 0)))).refs) == 6
+
+
 async def test_one_phone_is_faster(world: World) -> None:
     await world.scan()
     assert await world.problem(index=1) == (409, "already-scanned")
@@ -155,4 +162,43 @@ async def test_a_code_that_nobody_shows(world: World) -> None:
 async def test_a_finish_without_a_hello_is_refused(world: World) -> None:
     stage = Node("link_code_companion_reg", {"stage": "companion_finish"})
     answer = world.linking.code_stage(world.candidate, Node("iq", {"id": "1"}), stage)
+    assert answer is not None
     assert answer.require("error").get("code") == "404"
+
+
+def hello(number: str) -> Node:
+    wrapped = Node("link_code_pairing_wrapped_companion_ephemeral_pub", content=bytes(80))
+    return Node("link_code_companion_reg", {"stage": "companion_hello", "jid": JID(number, USER_SERVER)}, [wrapped])
+
+
+def ask_for_code(world: World) -> Node | None:
+    return world.linking.code_stage(world.candidate, Node("iq", {"id": "1"}), hello(world.phone.number))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (RefuseCode(), ("429", "rate-overlimit")),
+        (RefuseCode(400), ("400", "bad-request")),
+        (RefuseCode(403, "because"), ("403", "because")),
+        (RefuseCode(499), ("499", "")),
+    ],
+)
+async def test_a_code_is_refused(world: World, refusal: RefuseCode, error: tuple[str, str]) -> None:
+    world.faults.add(refusal, Scope(world.phone.number), 1)
+    world.faults.add(refusal, Scope("15551230002"), 1)
+    answer = ask_for_code(world)
+    assert answer is not None
+    assert (answer.require("error").get("code"), answer.require("error").get("text")) == error
+    assert world.candidate.code is None
+    again = ask_for_code(world)
+    assert again is not None
+    assert again.get("type") == "result"
+
+
+async def test_a_code_is_not_answered(world: World) -> None:
+    world.faults.add(IgnoreCode(), Scope(world.phone.number), 1)
+    assert ask_for_code(world) is None
+    assert world.candidate.code is None
+    assert ask_for_code(world) is not None
+    assert world.candidate.code is not None

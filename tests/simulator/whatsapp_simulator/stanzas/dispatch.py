@@ -18,7 +18,7 @@ def unlink(request: Request) -> Reaction:
     asked = request.stanza.require("remove-companion-device").jid("jid")
     phone = request.store.phone_at(asked)
     if phone is None or (phone.number, asked.device) != (request.device.id.number, request.device.id.device):
-        return Reaction((error(request.stanza, 405, "not-allowed"),))
+        return Reaction((error(request.stanza, 405),))
     request.store.delete_device(request.device.id)
     told = device_list.changed(request.store, phone, asked.device, "remove", request.now)
     return Reaction((result(request.stanza),), told, unlinked=True)

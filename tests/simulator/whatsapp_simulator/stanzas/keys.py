@@ -83,7 +83,7 @@ def fetch(request: Request) -> Reaction:
     """Bundles for the devices asked for; an unknown one is answered by an error of its own."""
     users = [_user(request.store, node.jid("jid")) for node in request.stanza.require("key").all("user")]
     if not users:
-        return Reaction((error(request.stanza, 400, "bad-request"),))
+        return Reaction((error(request.stanza, 400),))
     return Reaction((result(request.stanza, [Node("list", content=users)]),))
 
 

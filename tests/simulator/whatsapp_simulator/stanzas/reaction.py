@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from whatsapp_simulator.binary.node import SERVER, Attribute, Content, Node
 from whatsapp_simulator.phone import Delivery
 from whatsapp_simulator.store import Device, Phone, Store
+
+
+_ERRORS: Final = {
+    400: "bad-request",
+    401: "not-authorized",
+    403: "forbidden",
+    404: "item-not-found",
+    405: "not-allowed",
+    406: "not-acceptable",
+    429: "rate-overlimit",
+    500: "internal-server-error",
+    503: "service-unavailable",
+}
+"""The texts that clients compare together with the code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +51,12 @@ def result(stanza: Node, content: Content = None) -> Node:
     return Node("iq", {"from": SERVER, "id": stanza.text("id"), "type": "result"}, content)
 
 
-def error(stanza: Node, code: int, text: str) -> Node:
-    """The refusal of an IQ."""
+def error(stanza: Node, code: int, text: str | None = None) -> Node:
+    """The refusal of an IQ; `text` is the code's own unless given."""
     return Node(
         "iq",
         {"from": SERVER, "id": stanza.text("id"), "type": "error"},
-        [Node("error", {"code": code, "text": text})],
+        [Node("error", {"code": code, "text": _ERRORS.get(code, "") if text is None else text})],
     )
 
 

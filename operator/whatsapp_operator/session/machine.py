@@ -55,10 +55,16 @@ class Limits:
     login: float = 20.0
     """From the scan to the login; the library reconnects by itself after the 515, or silently does not."""
     logins: int = 3
+    sync: float = 240.0
+    """From the server's consent to the end of the login, which waits 75 s for each of three answers at most."""
+    ping: float = 5.0
+    """Between two questions to the worker."""
     reconnect: float = 25.0
     """For the library to come back by itself after a disconnect."""
     keepalive: float = 40.0
     """For a keepalive to be answered again after one was not."""
+    silence: float = 75.0
+    """Without anything received; keepalives go every 20 to 30 s and are answered within 10."""
     logout: float = 10.0
     removal: float = 15.0
     """In all, from a request to remove the device to the wipe, when the server cannot be reached."""
@@ -141,6 +147,10 @@ class State:
     credentials: Credentials = field(default_factory=Credentials)
     shown: Shown | None = None
     worker_since: float | None = None
+    reached: bool = False
+    """Something at the other end has taken this worker's connection."""
+    let_in: bool = False
+    """The server has said yes to this worker's login, which is not thereby finished."""
     connected_since: float | None = None
     was_connected: bool = False
     """Since this process began; a first login is no reconnect."""
@@ -383,9 +393,8 @@ class _Transition:
             case wire.KeepAliveRestored():
                 if self.state.phase is Phase.RECONNECTING and self.state.fault is Reason.KEEP_ALIVE_TIMEOUT:
                     self._enter_connected()
-            case wire.Pong(_, connected, logged_in):
-                if self.state.phase is Phase.CONNECTED and not (connected and logged_in):
-                    self._lost(Reason.RECONNECTING, self._limits.reconnect)
+            case wire.Pong():
+                self._pong(event)
             case wire.LoggedOut(main_device_gone):
                 self._logged_out(main_device_gone)
             case wire.LogoutDone(error):
@@ -587,6 +596,7 @@ class _Transition:
         self._set(
             phase=Phase.AUTHENTICATING,
             deadline=self._moment.now + self._limits.login,
+            reached=False,
             credentials=Credentials(
                 present=True,
                 valid=True,
@@ -697,6 +707,24 @@ class _Transition:
             left_behind=False,
         )
 
+    def _pong(self, pong: wire.Pong) -> None:
+        """What no event of the library tells."""
+        state, now, limits = self.state, self._moment.now, self._limits
+        match state.phase:
+            case Phase.CONNECTED if not (pong.connected and pong.logged_in):
+                self._lost(Reason.RECONNECTING, limits.reconnect)
+            case Phase.CONNECTED if pong.silence is not None and pong.silence > limits.silence:
+                self._lost(Reason.KEEP_ALIVE_TIMEOUT, limits.keepalive)
+            case Phase.OPENING | Phase.AUTHENTICATING if pong.connected:
+                self._set(reached=True)
+                if pong.logged_in and not state.let_in:
+                    self._set(let_in=True, deadline=now + limits.sync)
+            case Phase.REQUESTING if pong.silence is not None and not state.reached:
+                # The dial is over, so only the server can keep a QR waiting.
+                self._set(reached=True, deadline=min(state.deadline or now, now + limits.code))
+            case _:
+                pass
+
     def _lost(self, reason: Reason, patience: float) -> None:
         """The socket is closed or dead; the library gets a while to mend it."""
         if self.state.phase is not Phase.CONNECTED:
@@ -756,7 +784,7 @@ class _Transition:
         return backoff(failures, self._moment.jitter, first=1.0, cap=self._limits.backoff_cap)
 
     def _login_missed(self) -> None:
-        """Scanned, and then no login, although the worker had its time."""
+        """Scanned, and then no login, although the server was there and the worker had its time."""
         attempt = self.state.journal.attempt
         if attempt is None:
             return
@@ -902,6 +930,8 @@ class _Transition:
             case Phase.FAULTY:
                 self._set(deadline=now + limits.volume_retry)
                 self.commands.append(OpenVolume())
+            case Phase.OPENING | Phase.AUTHENTICATING if state.let_in:
+                self._connection_failed(Reason.CONNECT_FAILURE, "The login was not finished.", first=1.0)
             case Phase.OPENING:
                 self._connection_failed(Reason.CONNECT_FAILURE, "The server does not answer.", first=1.0)
             case Phase.REQUESTING:
@@ -909,7 +939,8 @@ class _Transition:
             case Phase.SHOWING:
                 self._fail_attempt(Reason.EXPIRED, 0.0)
             case Phase.AUTHENTICATING:
-                self._login_missed()
+                if state.reached:
+                    self._login_missed()
                 self._connection_failed(Reason.CONNECT_FAILURE, "The login after the scan did not come.", first=0.0)
             case Phase.RECONNECTING:
                 self._connection_failed(state.fault or Reason.RECONNECTING, state.detail, first=0.0)
@@ -1077,7 +1108,6 @@ class _Transition:
         pairing: PairingSpec = desired.pairing
         if self.state.credentials.present:
             scanned = self.state.journal.attempt is not None and self.state.journal.attempt.connected_at is None
-            # Longer than a dial into a black hole takes to fail: only a server that is there can miss a login.
             self._set(phase=Phase.AUTHENTICATING if scanned else Phase.OPENING, deadline=now + self._limits.connect)
             self.commands.append(StartWorker(pairing.display_name))
         elif pairing.method is PairingMethod.PAIRING_CODE and desired.phone is None:
@@ -1088,7 +1118,7 @@ class _Transition:
             by_code = pairing.method is PairingMethod.PAIRING_CODE
             phone = desired.phone.removeprefix("+") if by_code and desired.phone is not None else None
             self.commands.append(StartWorker(pairing.display_name, phone))
-        self._set(worker_since=now)
+        self._set(worker_since=now, reached=False, let_in=False)
 
     def _kill_worker(self) -> None:
         if self.state.phase in WITH_WORKER:

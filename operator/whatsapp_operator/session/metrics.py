@@ -13,6 +13,8 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "whatsapp_session_messages_total": ("counter", "Text messages, by direction."),
     "whatsapp_session_undecryptable_messages_total": ("counter", "Messages that could not be decrypted."),
     "whatsapp_session_keepalive_timeouts_total": ("counter", "Keepalives that were not answered."),
+    "whatsapp_session_keepalive_latency_seconds": ("gauge", "Round trip of the last answered keepalive."),
+    "whatsapp_session_silence_seconds": ("gauge", "Time since anything was received from the server."),
     "whatsapp_session_worker_starts_total": ("counter", "Worker processes started."),
     "whatsapp_session_worker_exits_total": ("counter", "Worker processes that ended by themselves, or hung."),
     "whatsapp_session_pairing_attempts_total": ("counter", "Finished pairing attempts since the process began."),

@@ -18,7 +18,6 @@ from whatsapp_operator.session.masking import mask
 
 logger = logging.getLogger(__name__)
 
-PING_INTERVAL: Final = 20.0
 PONG_TIMEOUT: Final = 10.0
 QUIT_TIMEOUT: Final = 1.0
 END_TIMEOUT: Final = 1.0
@@ -40,10 +39,11 @@ def worker_environment(ca_dir: Path, environment: Mapping[str, str] = os.environ
 
 
 class WorkerProcess:
-    """`on_event` gets every message of the worker, until `kill` or `quit`."""
+    """`on_event` gets every message of the worker, until `kill` or `quit`; it is asked every `ping` seconds."""
 
-    def __init__(self, on_event: Callable[[wire.WorkerEvent], None]) -> None:
+    def __init__(self, on_event: Callable[[wire.WorkerEvent], None], ping: float) -> None:
         self._on_event = on_event
+        self._ping = ping
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._ended = False  # by us: nothing is heard of it any more
@@ -155,7 +155,7 @@ class WorkerProcess:
     async def _watch(self) -> None:
         """End a worker that does not answer: its interpreter or the library hangs."""
         for number in itertools.count(1):
-            await asyncio.sleep(PING_INTERVAL)
+            await asyncio.sleep(self._ping)
             self._pong.clear()
             self.send(wire.Ping(number))
             try:

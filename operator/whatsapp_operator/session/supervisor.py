@@ -209,6 +209,11 @@ class Supervisor:
                 metrics.add("whatsapp_session_connects_total")
             case wire.KeepAliveTimeout():
                 metrics.add("whatsapp_session_keepalive_timeouts_total")
+            case wire.Pong(_, _, _, silence, latency) if state.phase in machine.WITH_WORKER:
+                if silence is not None:
+                    metrics.set("whatsapp_session_silence_seconds", silence)
+                if latency is not None:
+                    metrics.set("whatsapp_session_keepalive_latency_seconds", latency)
             case wire.Undecryptable():
                 metrics.add("whatsapp_session_undecryptable_messages_total")
             case machine.WorkerExited():
@@ -228,7 +233,7 @@ class Supervisor:
     # The worker.
 
     def _start_worker(self, display_name: str, pair_phone: str | None) -> None:
-        worker = WorkerProcess(lambda event: self._on_worker_event(worker, event))
+        worker = WorkerProcess(lambda event: self._on_worker_event(worker, event), self._limits.ping)
         self._worker = worker
         self._metrics.add("whatsapp_session_worker_starts_total")
         start = wire.Start(
@@ -252,6 +257,8 @@ class Supervisor:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.kill()
+        for name in ("whatsapp_session_silence_seconds", "whatsapp_session_keepalive_latency_seconds"):
+            self._metrics.clear(name)
         for waiting in self._sends.values():
             if not waiting.done():
                 waiting.set_exception(messages.SendError("the session is not connected"))

@@ -219,9 +219,17 @@ class Undecryptable:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
+    """`connected` and `logged_in` as the library says; the rest in seconds, None where it is not known.
+
+    `silence` is the time since anything was received over TCP, `latency` that from the last thing sent to what came
+    after it.
+    """
+
     number: int
     connected: bool
     logged_in: bool
+    silence: float | None = None
+    latency: float | None = None
 
 
 Command = Start | Logout | Send | Ping | Quit

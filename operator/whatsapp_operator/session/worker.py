@@ -27,10 +27,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
-from whatsapp_operator.session import slim, wire
+from whatsapp_operator.session import slim, traffic, wire
 from whatsapp_operator.session.identity import parse_display_name
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E")
 
 CLIENT_ID: Final = "session"
+PROBE_TIMEOUT: Final = 1.0
+"""Seconds; the library holds a lock while it dials, up to a minute, and its answer would wait for that."""
 PNG_SCALE: Final = 6
 """Pixels a module: about 400 pixels a side, sharp on a screen and some 2 KiB."""
 
@@ -78,6 +81,8 @@ class Worker:
         self._code_requested = False
         self._opened = False
         self._client: Any = None
+        self._probes = ThreadPoolExecutor(1, "probe")
+        self._probe: Future[bool] | None = None
 
     def open(self) -> None:
         """Load the library and connect in a thread; returns at once."""
@@ -97,9 +102,7 @@ class Worker:
     def handle(self, command: wire.Command) -> None:
         match command:
             case wire.Ping(number):
-                connected = self._opened and bool(self._client.is_connected)
-                logged_in = connected and bool(self._client.is_logged_in)
-                self._channel.send(wire.Pong(number, connected, logged_in))
+                self._channel.send(self._pong(number))
             case wire.Logout():
                 self._calls.put(self._logout)
             case wire.Send():
@@ -108,6 +111,27 @@ class Worker:
                 self._calls.put(self._quit)
             case wire.Start():
                 raise wire.WireError("Start comes only once")
+
+    def _pong(self, number: int) -> wire.Pong:
+        seen = traffic.of_process()
+        # Before it dials, the library may be writing its map of clients, and reading that then ends the process.
+        self._opened = self._opened or seen is not None
+        connected = self._opened and self._is_connected()
+        return wire.Pong(
+            number,
+            connected=connected,
+            logged_in=connected and bool(self._client.is_logged_in),
+            silence=seen.received if seen is not None else None,
+            latency=seen.latency if seen is not None else None,
+        )
+
+    def _is_connected(self) -> bool:
+        if self._probe is None or self._probe.done():
+            self._probe = self._probes.submit(lambda: bool(self._client.is_connected))
+        try:
+            return self._probe.result(PROBE_TIMEOUT)
+        except TimeoutError:
+            return False
 
     def _new_client(self) -> Any:
         from neonize.client import NewClient

@@ -592,10 +592,11 @@ def test_no_login_after_the_scan_restarts_and_at_last_pairs_anew() -> None:
     session = showing()
     session.scan()
     assert m.KillWorker() in session.after(LIMITS.login)
-    for _ in range(LIMITS.logins - 1):
+    for _ in range(LIMITS.logins):
         session.after(2.0)
         assert session.at(Phase.AUTHENTICATING)
         assert session.credentials.present
+        session.feed(wire.Pong(1, connected=True, logged_in=False))
         session.after(LIMITS.connect)
     assert session.state.journal.history[0].reason is Reason.NOT_PAIRED
     assert not session.credentials.present
@@ -613,9 +614,37 @@ def test_an_unreachable_server_after_the_scan_never_wipes() -> None:
         session.feed(wire.ConnectEnded("network", 0, ""))
         assert session.at(Phase.IDLE)
         session.after((session.state.deadline or 0.0) - session.now)
+        assert session.at(Phase.AUTHENTICATING)
+        session.feed(wire.Pong(1, connected=False, logged_in=False))
+        session.after(LIMITS.connect)
+        session.after((session.state.deadline or 0.0) - session.now)
         assert session.state.journal.attempt is not None
-        assert session.state.journal.attempt.logins == 1
+        assert session.state.journal.attempt.logins == 0
     assert session.credentials.present
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_a_login_that_the_server_has_let_in_gets_its_time(scanned: bool) -> None:
+    """Prekey requests without an answer hold the login up for minutes."""
+    if scanned:
+        session = showing()
+        session.scan()
+    else:
+        session = Session(None, LINKED)
+    phase = session.state.phase
+    session.now += 5.0
+    session.feed(wire.Pong(1, connected=True, logged_in=True))
+    until = session.now + LIMITS.sync
+    assert m.next_deadline(session.state) == until
+    assert session.after(LIMITS.sync - 5.0) == []
+    session.feed(wire.Pong(2, connected=True, logged_in=True))
+    assert m.next_deadline(session.state) == until, "once"
+    session.after(5.0)
+    assert session.at(Phase.IDLE)
+    session.after(2.0)
+    assert session.at(phase)
+    assert session.state.journal.attempt is None or session.state.journal.attempt.logins == 0
+    assert m.next_deadline(session.state) == session.state.worker_since + LIMITS.connect  # type: ignore[operator]
 
 
 def test_a_crash_between_scan_and_commit_is_a_failed_attempt() -> None:
@@ -677,6 +706,33 @@ def test_a_pong_without_a_socket_is_no_connection() -> None:
     assert session.at(Phase.CONNECTED)
     session.feed(wire.Pong(2, connected=False, logged_in=True))
     assert session.at(Phase.RECONNECTING)
+
+
+def test_a_silent_connection_is_none() -> None:
+    session = paired()
+    for silence in (None, 0.0, LIMITS.silence):
+        session.feed(wire.Pong(1, connected=True, logged_in=True, silence=silence))
+        assert session.at(Phase.CONNECTED)
+    session.feed(wire.Pong(2, connected=True, logged_in=True, silence=LIMITS.silence + 1))
+    assert session.told == (MachineState.RECONNECTING, Reason.KEEP_ALIVE_TIMEOUT)
+    session.after(LIMITS.keepalive)
+    assert session.at(Phase.OPENING)
+
+
+def test_a_qr_that_does_not_come_over_an_open_connection_is_asked_for_again() -> None:
+    session = Session()
+    waits = []
+    for _ in range(4):
+        session.feed(wire.Pong(1, connected=False, logged_in=False, silence=None))
+        session.now += 5.0
+        session.feed(wire.Pong(2, connected=False, logged_in=False, silence=1.0))
+        assert session.after(LIMITS.code - 1.0) == []
+        session.feed(wire.Pong(3, connected=False, logged_in=False, silence=20.0))
+        assert m.KillWorker() in session.after(1.0)
+        waits.append((session.state.deadline or 0.0) - session.now)
+        session.after(waits[-1])
+        assert session.at(Phase.REQUESTING)
+    assert waits == [1.0, 2.0, 4.0, 8.0]
 
 
 def test_a_worker_that_dies_is_restarted_at_once_then_with_backoff() -> None:

@@ -47,7 +47,7 @@ WORKER_EVENTS = st.one_of(
         st.just(""),
     ),
     st.builds(wire.LogoutDone, st.sampled_from(["", "timeout"])),
-    st.builds(wire.Pong, st.just(1), st.booleans(), st.booleans()),
+    st.builds(wire.Pong, st.just(1), st.booleans(), st.booleans(), st.sampled_from([None, 0.1, 80.0]), st.just(None)),
     st.just(m.WorkerExited()),
 )
 HARMLESS = frozenset({Cause.LOGGED_OUT, Cause.MAIN_DEVICE_GONE, Cause.EXPIRED})

@@ -22,6 +22,7 @@ EVENTS = [
     wire.ConnectEnded("proxy", 407, "detail"),
     wire.MessageReceived("id", "+15551230001", "text", 1),
     wire.Pong(7, True, False),
+    wire.Pong(8, True, True, 12.5, 0.04),
 ]
 
 

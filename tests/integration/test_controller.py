@@ -318,6 +318,41 @@ def test_another_phone_is_claimed_before_the_old_one_is_given_up(operator: Repli
     eventually(lambda: len(stage.claims("mover")) == 1, "the old claim is released", every=0.02)
 
 
+def test_a_number_that_cannot_exist_is_told_and_a_linked_session_goes_on(operator: Replica, stage: Stage) -> None:
+    stage.create("nonsense", phone="+9991234567", tenant="nonsense")
+    stalled = stage.condition("nonsense", "Stalled", status="True", reason="InvalidSpec")
+    assert "spec.phone: it begins with the calling code of no country" in stalled["message"]
+    assert "Correct the field" in stalled["message"]
+    assert "9991234567" not in yaml.safe_dump(stage.status("nonsense"))
+    assert stage.find_pod("nonsense") is None
+    stage.patch("nonsense", {"spec": {"phone": "+15551230141"}})
+    uid = stage.connect("nonsense", "+15551230141")
+    stage.patch("nonsense", {"spec": {"phone": "+1555123014"}})
+    stalled = stage.condition("nonsense", "Stalled", status="True", reason="InvalidSpec")
+    assert "too short for a number of the country calling code +1" in stalled["message"]
+    settled(operator)
+    assert stage.pod("nonsense")["metadata"]["uid"] == uid
+    assert stage.desired("nonsense")["phone"] == "+15551230141"
+    assert len(stage.claims("nonsense")) == 1
+    stage.condition("nonsense", "Connected", status="True")
+    stage.condition("nonsense", "Ready", status="False", reason="InvalidSpec")
+    stage.api.delete(stage.pod_path("nonsense"))
+    stage.end_pod("nonsense")
+    stage.start_pod("nonsense", other_than=uid)
+    stage.report_connected("nonsense", "+15551230141")
+    stage.condition("nonsense", "Connected", status="True")
+    stage.patch("nonsense", {"spec": {"phone": "+15551230141"}})
+    stage.condition("nonsense", "Ready", status="True", reason="Connected")
+
+
+def test_one_account_in_two_spellings_is_claimed_once(operator: Replica, stage: Stage) -> None:
+    stage.create("nine", phone="+5511987650142", tenant="spelling")
+    stage.connect("nine", "+551187650142")
+    assert stage.status("nine")["phone"] == "+551187650142"
+    stage.create("no-nine", phone="+551187650142", tenant="spelling")
+    stage.condition("no-nine", "Stalled", status="True", reason="HeldByOther")
+
+
 def test_a_secret_that_the_pod_misses_is_made_again(operator: Replica, stage: Stage) -> None:
     stage.create("secretless", phone="+15551230128", tenant="secretless")
     stage.start_pod("secretless")

@@ -1,12 +1,13 @@
 """Who may use a phone: one session per phone and scope, by a Lease that only one can create."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from whatsapp_operator.api import names
 from whatsapp_operator.api.models import PairingState, WhatsAppSession
+from whatsapp_operator.api.phones import canonical, same_account
 from whatsapp_operator.api.reasons import Reason
-from whatsapp_operator.controller import relink
+from whatsapp_operator.controller import numbers, relink
 from whatsapp_operator.controller.actions import AcquireClaim, Action, CheckHolder, ReleaseClaim, TakeOverClaim
 from whatsapp_operator.controller.conditions import Draft, told
 from whatsapp_operator.controller.desired import Wish, parse_wish
@@ -34,10 +35,10 @@ class ClaimPlan:
 
 
 def lease_name(session: WhatsAppSession, phone: str, options: Options) -> str:
-    """Name of the Lease that claims the phone for sessions of the same scope."""
+    """Name of the Lease that claims the phone for sessions of the same scope, in whichever spelling."""
     cluster = options.claim_scope is ClaimScope.CLUSTER
     scope = "" if cluster else f"{session.metadata.namespace}/{session.spec.tenant}"
-    return names.claim_name(options.claim_key, scope, phone)
+    return names.claim_name(options.claim_key, scope, canonical(phone))
 
 
 def phones_of(session: WhatsAppSession, pod: PodView | None) -> frozenset[str]:
@@ -50,14 +51,30 @@ def phones_of(session: WhatsAppSession, pod: PodView | None) -> frozenset[str]:
 def decide(o: Observed) -> ClaimPlan:
     """The claims that the session should hold now."""
     declared = o.session.spec.phone
-    return _undeclared(o) if declared is None else _declared(o, declared)
+    if declared is None:
+        return _undeclared(o)
+    fault = _fault(o, declared)
+    if fault is None:
+        return _declared(o, declared)
+    wrong = Draft("False", Reason.INVALID_SPEC, told(Reason.INVALID_SPEC, f"spec.phone: {fault}"))
+    wish = parse_wish(o.own_pod.desired_state if o.own_pod is not None else None)
+    for before in (linked_phone(o.session), wish.phone):
+        if before is not None and _fault(o, before) is None:
+            # The session goes on with its former number until the spec is corrected.
+            return replace(_declared(o, before), condition=wrong)
+    return ClaimPlan((), wrong, may_run=False)
+
+
+def _fault(o: Observed, phone: str) -> str | None:
+    """Why the number cannot be one; what is linked has proven that it is."""
+    return None if same_account(phone, linked_phone(o.session)) else numbers.fault(phone)
 
 
 def _declared(o: Observed, declared: str) -> ClaimPlan:
     linked = linked_phone(o.session)
     claim = o.claims[declared]
     wish = parse_wish(o.own_pod.desired_state if o.own_pod is not None else None)
-    dropped = _dropped(o, linked == declared)
+    dropped = _dropped(o, same_account(linked, declared))
     if dropped is not None:
         released = _release(o, keep={linked} if linked is not None else set())
         return ClaimPlan(released, Draft("False", dropped), phone=declared)
@@ -65,13 +82,13 @@ def _declared(o: Observed, declared: str) -> ClaimPlan:
         # The former number's claim is kept until its device is gone from the volume.
         released = _release(o, keep={declared} | ({linked} if linked is not None else set()))
         return ClaimPlan(released, Draft("True", Reason.CLAIMED), phone=declared)
-    taking = _take(claim, paired=linked == declared)
+    taking = _take(claim, paired=same_account(linked, declared))
     if taking:
         return ClaimPlan(taking, Draft("False", Reason.HELD_BY_OTHER), may_run=False)
     held = Draft("False", Reason.HELD_BY_OTHER, _held_message(claim))
     # The session goes on with its former number meanwhile, also in a new pod.
     for before in (wish.phone, linked):
-        if before is not None and before != declared and o.claims[before].holder is Holder.OURS:
+        if before is not None and not same_account(before, declared) and o.claims[before].holder is Holder.OURS:
             return ClaimPlan((), held, phone=before)
     return ClaimPlan((), held, phone=declared, may_run=False)
 

@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from whatsapp_operator.api.models import WhatsAppSession
+from whatsapp_operator.api.phones import same_account
 from whatsapp_operator.api.reasons import ConditionType, Reason
 from whatsapp_operator.controller import claims
 from whatsapp_operator.controller.cache import Cache, SessionView
@@ -116,7 +117,7 @@ class Observer:
         view = self._cache.sessions.get(lease.holder)
         if view is not None and view.uid == lease.session_uid:
             holder, _ = parse_session(view.body)
-            return Holder.OTHER if linked_phone(holder) == phone else Holder.PROVISIONAL
+            return Holder.OTHER if same_account(linked_phone(holder), phone) else Holder.PROVISIONAL
         exists, looked_at = self._cache.holders.get((lease.uid, lease.version), (True, float("-inf")))
         if not exists:
             return Holder.GONE

@@ -193,3 +193,47 @@ def test_the_scope_is_part_of_the_name() -> None:
     assert lease_name(of, PHONE, cluster) == lease_name(other, PHONE, cluster)
     assert lease_name(of, PHONE, OPTIONS) != lease_name(of, OTHER_PHONE, OPTIONS)
     assert "1555" not in lease_name(of, PHONE, OPTIONS)
+
+
+NONSENSE = "+9991234567"
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "phone", "may_run"),
+    [
+        pytest.param({}, None, None, False, id="new"),
+        pytest.param({"session": connected_report()}, Wish(phone=PHONE), PHONE, True, id="linked"),
+        pytest.param({"session": connected_report()}, None, PHONE, True, id="linked, its pod was evicted"),
+        pytest.param({"session": NOT_PAIRED}, Wish(phone=PHONE), PHONE, True, id="shows a QR for the former number"),
+        pytest.param({"session": NOT_PAIRED}, Wish(phone=NONSENSE), None, False, id="told by an earlier version"),
+    ],
+)
+def test_a_number_that_cannot_exist_is_told_and_costs_nothing(
+    status: dict[str, Any], told: Wish | None, phone: str | None, may_run: bool
+) -> None:
+    of = session(phone=NONSENSE, status=status)
+    claims = {NONSENSE: claim(Holder.NOBODY, "phone-2"), PHONE: claim(Holder.OURS)}
+    found = decide(observed(of, pod=told_pod(of, told) if told is not None else None, claims=claims, held=(lease(),)))
+    assert (found.phone, found.may_run, found.actions) == (phone, may_run, ())
+    assert (found.condition.status, found.condition.reason) == ("False", Reason.INVALID_SPEC)
+    assert "spec.phone: " in found.condition.text
+    assert NONSENSE[1:] not in found.condition.text
+
+
+def test_a_linked_number_is_one_whatever_the_library_knows() -> None:
+    of = session(phone=NONSENSE, status={"session": connected_report(NONSENSE)})
+    found = decide(observed(of, claims={NONSENSE: claim(Holder.OURS)}))
+    assert (found.condition.reason, found.may_run) == (Reason.CLAIMED, True)
+
+
+@pytest.mark.parametrize(
+    ("declared", "jid"), [("+5511987654321", "+551187654321"), ("+5215512345678", "+525512345678")]
+)
+def test_another_spelling_of_the_linked_number_is_the_same_claim(declared: str, jid: str) -> None:
+    of = session(phone=declared, status={"session": connected_report(jid)})
+    assert lease_name(of, declared, OPTIONS) == lease_name(of, jid, OPTIONS)
+    theirs = {declared: claim(Holder.PROVISIONAL), jid: claim(Holder.PROVISIONAL)}
+    assert [type(action) for action in decide(observed(of, claims=theirs, held=())).actions] == [TakeOverClaim]
+    ours = {declared: claim(Holder.OURS), jid: claim(Holder.OURS)}
+    found = decide(observed(of, claims=ours, held=(lease(),)))
+    assert (found.condition.reason, found.phone, found.actions) == (Reason.CLAIMED, declared, ())

@@ -216,8 +216,9 @@ def links_by_code(simulator: SimulatorProcess, client: NeonizeClient, code: str)
     client.wait_for("Connected")
 
 
-def test_bad_hmac(simulator: SimulatorProcess, client: NeonizeClient) -> None:
-    simulator.fault(kind="bad-hmac", phone=PHONE)
+@pytest.mark.parametrize("kind", ["bad-hmac", "bad-account-signature"])
+def test_forgeries(simulator: SimulatorProcess, client: NeonizeClient, kind: str) -> None:
+    simulator.fault(kind=kind, phone=PHONE)
     answer = simulator.scan(PHONE, client.qr())
     assert (answer.status, answer.body["title"]) == (409, "refused-by-client")
     client.wait_for("login-status", status="error")
@@ -228,6 +229,23 @@ def test_a_phone_that_never_finishes(simulator: SimulatorProcess, client: Neoniz
     simulator.fault(kind="phone-never-finishes", phone=PHONE)
     answer = simulator.scan(PHONE, client.qr())
     assert (answer.status, answer.body["title"]) == (504, "never-finished")
+    assert client.named("Connected") == []
+
+
+def test_a_phone_without_multidevice(simulator: SimulatorProcess, client: NeonizeClient) -> None:
+    simulator.fault(kind="no-multidevice", phone=PHONE)
+    answer = simulator.scan(PHONE, client.qr())
+    assert (answer.status, answer.body["title"]) == (409, "no-multidevice")
+    client.wait_for("login-status", status="err-scanned-without-multidevice")
+    # The client goes on showing its QRs, and another scan works.
+    client.pair(PHONE)
+
+
+def test_passkey(simulator: SimulatorProcess, client: NeonizeClient) -> None:
+    simulator.fault(kind="passkey", phone=PHONE)
+    answer = simulator.scan(PHONE, client.qr())
+    assert (answer.status, answer.body["title"]) == (409, "passkey-demanded")
+    client.wait_for("login-status", status="passkey-request")
     assert client.named("Connected") == []
 
 

@@ -123,11 +123,39 @@ class BadHMAC(Behaviour):
 
 
 @dataclass(frozen=True, slots=True)
-class PhoneNeverFinishes(Behaviour):
-    """The phone scans or takes the code, and nothing more happens. Matches by that phone."""
+class BadAccountSignature(Behaviour):
+    """`pair-success` has a right HMAC over a wrong account signature. Matches by the phone that scans."""
+
+    kind: ClassVar[str] = "bad-account-signature"
+    limits: ClassVar[tuple[str, ...]] = ("phone",)
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle(Behaviour):
+    """The phone scans or takes the code, and does not link the client. Matches by that phone."""
+
+    limits: ClassVar[tuple[str, ...]] = ("phone",)
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneNeverFinishes(Obstacle):
+    """Nothing more happens."""
 
     kind: ClassVar[str] = "phone-never-finishes"
-    limits: ClassVar[tuple[str, ...]] = ("phone",)
+
+
+@dataclass(frozen=True, slots=True)
+class NoMultidevice(Obstacle):
+    """The phone knows no linked devices, and the client is told."""
+
+    kind: ClassVar[str] = "no-multidevice"
+
+
+@dataclass(frozen=True, slots=True)
+class Passkey(Obstacle):
+    """The client is asked for a passkey of the account first."""
+
+    kind: ClassVar[str] = "passkey"
 
 
 KINDS: Final[dict[str, type[Behaviour]]] = {
@@ -144,7 +172,10 @@ KINDS: Final[dict[str, type[Behaviour]]] = {
         RefuseCode,
         IgnoreCode,
         BadHMAC,
+        BadAccountSignature,
         PhoneNeverFinishes,
+        NoMultidevice,
+        Passkey,
     )
 }
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 from whatsapp_simulator import faults
 from whatsapp_simulator.binary.node import LID_SERVER, USER_SERVER, Node
 from whatsapp_simulator.keys import KeyPair
+from whatsapp_simulator.obstacles import obstruct
 from whatsapp_simulator.pairing import adv, link_code
 from whatsapp_simulator.pairing.qr import QRError, QRText
 from whatsapp_simulator.phone import address
-from whatsapp_simulator.problems import ProblemError
+from whatsapp_simulator.problems import ProblemError, client_gone
 from whatsapp_simulator.stanzas.reaction import error, result
 from whatsapp_simulator.store import Device, DeviceId, Phone, Registration, Store
 
@@ -154,7 +155,7 @@ class Linking:
                 finish = await asyncio.shield(request.finish)
             return link_code.open_bundle(finish, ephemeral, peer_ephemeral, phone.identity)
         except (TimeoutError, ConnectionError) as cause:
-            raise ProblemError(410, "client-gone", "the client did not finish the exchange") from cause
+            raise client_gone() from cause
         except ValueError as cause:
             raise ProblemError(422, "wrong-code", "this is not the code that the client shows") from cause
         finally:
@@ -165,17 +166,20 @@ class Linking:
 
         Raises:
             ProblemError: already-scanned, refused-by-client (the detail has its error), client-gone, bad-signature, or
-                never-finished (the fault `phone-never-finishes`).
+                as `obstruct` says.
         """
         if candidate.taken:
             raise ProblemError(409, "already-scanned", "a phone is linking this client already, or has linked it")
         candidate.taken = True
-        if self._faults.take(faults.PhoneNeverFinishes, phone.number):
-            raise ProblemError(504, "never-finished", "a fault keeps the phone from finishing")
+        obstacle = self._faults.take(faults.Obstacle, phone.number)
+        if obstacle:
+            await obstruct(obstacle, candidate)
         if self._faults.take(faults.BadHMAC, phone.number):
             adv_secret = secrets.token_bytes(len(adv_secret))
         id = DeviceId(phone.number, self._store.new_device_number(phone.number))
         offer = adv.Offer.create(phone.identity, candidate.keys.identity, secrets.randbits(31), id.device, self._now())
+        if self._faults.take(faults.BadAccountSignature, phone.number):
+            offer.signed.accountSignature = secrets.token_bytes(len(offer.signed.accountSignature))
         answer = await self._offer(phone, id, candidate.connection, offer.envelope(adv_secret))
         try:
             signed = offer.accept(answer.require("pair-device-sign", "device-identity").data)
@@ -200,7 +204,7 @@ class Linking:
         try:
             answer = await connection.request("md", [Node("pair-success", content=success)])
         except ConnectionError as cause:
-            raise ProblemError(410, "client-gone", "the client closed its stream or did not answer") from cause
+            raise client_gone() from cause
         if answer.get("type") != "result":
             refusal = answer.find("error")
             cause_text = f"{refusal.get('code')} {refusal.get('text')}" if refusal else "no reason given"

@@ -23,3 +23,7 @@ def unknown_phone() -> ProblemError:
 
 def unknown_device() -> ProblemError:
     return ProblemError(404, "unknown-device", "this phone has no such linked device")
+
+
+def client_gone() -> ProblemError:
+    return ProblemError(410, "client-gone", "the client closed its stream or did not answer")

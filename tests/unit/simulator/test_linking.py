@@ -7,9 +7,21 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.simulator.companions import NOW, Companion
-from whatsapp_simulator.binary.node import USER_SERVER, JID, Node
+from whatsapp_simulator.binary.node import JID, USER_SERVER, Node
 from whatsapp_simulator.connection import Connection
-from whatsapp_simulator.faults import BadHMAC, Faults, FewRefs, IgnoreCode, PhoneNeverFinishes, RefuseCode, Scope
+from whatsapp_simulator.faults import (
+    BadAccountSignature,
+    BadHMAC,
+    Behaviour,
+    Faults,
+    FewRefs,
+    IgnoreCode,
+    NoMultidevice,
+    Passkey,
+    PhoneNeverFinishes,
+    RefuseCode,
+    Scope,
+)
 from whatsapp_simulator.linking import Candidate, Linking
 from whatsapp_simulator.pairing import adv
 from whatsapp_simulator.problems import ProblemError
@@ -27,6 +39,7 @@ class FakeConnection:
         self.restarted = False
         self.gone = False
         self.signature: bytes | None = None
+        self.told: list[Node] = []
 
     async def request(self, namespace: str, content: Sequence[Node]) -> Node:
         if self.gone:
@@ -38,6 +51,14 @@ class FakeConnection:
             return Node("iq", {"type": "error"}, [Node("error", {"code": 401, "text": str(error)})])
         identity = Node("device-identity", content=self.signature or signed)
         return Node("iq", {"type": "result"}, [Node("pair-device-sign", content=[identity])])
+
+    async def send(self, stanza: Node) -> None:
+        if self.gone:
+            raise ConnectionResetError
+        self.told.append(stanza)
+
+    async def notify(self, kind: str, content: Sequence[Node]) -> None:
+        await self.send(Node("notification", {"type": kind}, content))
 
     async def restart(self) -> None:
         self.restarted = True
@@ -130,16 +151,45 @@ async def test_one_phone_is_faster(world: World) -> None:
     assert await world.problem(index=1) == (409, "already-scanned")
 
 
-async def test_a_wrong_hmac_is_refused_by_the_client(world: World) -> None:
-    world.faults.add(BadHMAC(), Scope("15551230001"), 1)
-    assert await world.problem() == (409, "refused-by-client")
+@pytest.mark.parametrize(
+    ("forgery", "refusal"), [(BadHMAC(), "hmac-mismatch"), (BadAccountSignature(), "signature-mismatch")]
+)
+async def test_a_forgery_is_refused_by_the_client(world: World, forgery: Behaviour, refusal: str) -> None:
+    world.faults.add(forgery, Scope("15551230001"), 1)
+    with pytest.raises(ProblemError, match=f"refused-by-client.*401 {refusal}"):
+        await world.scan()
     assert world.store.devices("15551230001") == []
 
 
-async def test_a_phone_that_never_finishes(world: World) -> None:
-    world.faults.add(PhoneNeverFinishes(), Scope(), 1)
-    assert await world.problem() == (504, "never-finished")
+@pytest.mark.parametrize(
+    ("obstacle", "problem", "told"),
+    [
+        (PhoneNeverFinishes(), (504, "never-finished"), None),
+        (NoMultidevice(), (409, "no-multidevice"), "downgrade_webclient"),
+        (Passkey(), (409, "passkey-demanded"), "passkey_request_options"),
+    ],
+)
+async def test_what_keeps_a_phone_from_linking(
+    world: World, obstacle: Behaviour, problem: tuple[int, str], told: str | None
+) -> None:
+    world.faults.add(obstacle, Scope(world.phone.number), 1)
+    assert await world.problem() == problem
+    assert [stanza.children[0].tag for stanza in world.connection.told] == ([told] if told else [])
     assert not world.connection.restarted
+    assert world.store.devices(world.phone.number) == []
+
+
+async def test_a_phone_without_multidevice_leaves_the_qr_to_others(world: World) -> None:
+    world.faults.add(NoMultidevice(), Scope(world.phone.number), 1)
+    await world.problem()
+    await world.scan()
+    assert world.connection.restarted
+
+
+async def test_an_obstacle_for_a_client_that_is_gone(world: World) -> None:
+    world.faults.add(Passkey(), Scope(), 1)
+    world.connection.gone = True
+    assert await world.problem() == (410, "client-gone")
 
 
 async def test_a_client_that_is_gone(world: World) -> None:

@@ -9,7 +9,6 @@ from whatsapp_simulator.binary.node import SERVER, Attribute, Content, Node
 from whatsapp_simulator.phone import Delivery
 from whatsapp_simulator.store import Device, Phone, Store
 
-
 _ERRORS: Final = {
     400: "bad-request",
     401: "not-authorized",

@@ -5,8 +5,13 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Final
 
 from whatsapp_operator.session.masking import mask
+
+logger = logging.getLogger(__name__)
+
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class JsonFormatter(logging.Formatter):
@@ -41,3 +46,19 @@ def configure(level: str, session: str, tenant: str, attempt: Callable[[], str |
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # asyncio logs whole reprs of transports and tasks at DEBUG
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+class Level:
+    """The level from now on: the one that is asked for, or the environment's."""
+
+    def __init__(self, default: str) -> None:
+        self._default = default
+        self._unknown: str | None = None
+
+    def follow(self, asked: str | None) -> None:
+        """A name that is none of LEVELS is told of once and counts as None."""
+        unknown = asked if asked not in (None, *LEVELS) else None
+        logging.getLogger().setLevel(self._default if unknown is not None or asked is None else asked)
+        if unknown not in (None, self._unknown):
+            logger.warning("the log level that is asked for is none of %s", ", ".join(LEVELS))
+        self._unknown = unknown

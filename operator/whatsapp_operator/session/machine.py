@@ -13,6 +13,7 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final
 
+from whatsapp_operator.api.phones import same_account
 from whatsapp_operator.api.reasons import MachineState, PairingMethod, Reason, RelinkOutcome
 from whatsapp_operator.session import wire
 from whatsapp_operator.session.identity import phone_of
@@ -1015,9 +1016,9 @@ class _Transition:
         linked = phone_of(state.credentials.jid) if state.credentials.present else None
         if linked is None:
             return
-        if linked == desired.rejected_phone:
+        if same_account(linked, desired.rejected_phone):
             self._journal(removal=Removal(Cause.PHONE_REJECTED, until))
-        elif desired.phone is not None and linked != desired.phone:
+        elif desired.phone is not None and not same_account(linked, desired.phone):
             fresh = journal.attempt is not None
             self._journal(removal=Removal(Cause.PHONE_MISMATCH if fresh else Cause.PHONE_CHANGED, until))
 

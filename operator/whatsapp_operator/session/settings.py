@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from whatsapp_operator.api import names
+from whatsapp_operator.session.logs import LEVELS
 
 
 class SettingsError(ValueError):
@@ -43,8 +44,8 @@ class Settings:
             return value
 
         level = environment.get(names.ENV_LOG_LEVEL, "INFO").upper()
-        if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-            raise SettingsError(f"{names.ENV_LOG_LEVEL} is none of DEBUG, INFO, WARNING and ERROR")
+        if level not in LEVELS:
+            raise SettingsError(f"{names.ENV_LOG_LEVEL} is none of {', '.join(LEVELS)}")
         port = required("KUBERNETES_SERVICE_PORT")
         if not port.isdecimal():
             raise SettingsError("KUBERNETES_SERVICE_PORT is not a number")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from whatsapp_operator.api import names
 from whatsapp_operator.api.reasons import MachineState, Reason
-from whatsapp_operator.session import desired, http, machine, messages, report, wire
+from whatsapp_operator.session import desired, http, logs, machine, messages, report, wire
 from whatsapp_operator.session.credentials import Volume, VolumeError
 from whatsapp_operator.session.kubernetes_api import KubernetesAPI
 from whatsapp_operator.session.metrics import Metrics, resident_bytes
@@ -298,7 +298,9 @@ class Supervisor:
     # What comes in and what is seen from outside.
 
     async def _watch_desired(self) -> None:
+        level = logs.Level(self._settings.log_level)
         async for document in desired.watch(self._settings.desired_file):
+            level.follow(document.log_level)
             self._put(machine.DesiredChanged(document))
 
     def _healthz(self) -> tuple[int, str]:

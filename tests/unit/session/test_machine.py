@@ -518,6 +518,22 @@ def test_a_change_of_the_phone_pairs_anew_without_a_failed_attempt() -> None:
     assert session.at(Phase.REQUESTING)
 
 
+@pytest.mark.parametrize(
+    ("declared", "linked"),
+    [("+5511987654321", "551187654321"), ("+525512345678", "5215512345678"), ("+5491123456789", "541123456789")],
+)
+def test_two_spellings_of_an_account_are_one_phone(declared: str, linked: str) -> None:
+    jid = f"{linked}:3@s.whatsapp.net"
+    session = showing(Desired(phone=declared))
+    session.scan(jid)
+    session.feed(replace(CONNECTED, jid=jid))
+    session.after(LIMITS.stable)
+    assert session.at(Phase.CONNECTED)
+    session.feed(m.DesiredChanged(Desired(phone=declared, rejected_phone=declared)))
+    assert session.state.journal.removal is not None
+    assert session.state.journal.removal.cause is Cause.PHONE_REJECTED
+
+
 def test_removing_the_phone_wipes_nothing() -> None:
     session = paired(Desired(phone=PHONE))
     assert session.feed(m.DesiredChanged(Desired())) == []

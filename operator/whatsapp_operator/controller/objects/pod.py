@@ -148,6 +148,7 @@ def _environment(session: WhatsAppSession, options: Options) -> list[Object]:
     variables: list[Object] = [
         {"name": names.ENV_NAMESPACE, "value": session.metadata.namespace},
         {"name": names.ENV_SESSION, "value": session.metadata.name},
+        {"name": names.ENV_SESSION_UID, "value": session.metadata.uid},
         {"name": names.ENV_TENANT, "value": session.spec.tenant},
         {"name": names.ENV_POD_UID, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         {"name": names.ENV_LOG_LEVEL, "value": options.session_log_level},

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.controller.builders import OPTIONS, session
+from tests.unit.controller.builders import OPTIONS, UID, session
 from whatsapp_operator.api import names
 from whatsapp_operator.api.models import Template
 from whatsapp_operator.controller.objects import pod
@@ -65,6 +65,7 @@ def test_environment() -> None:
     assert {name: variable.get("value") for name, variable in env.items()} == {
         names.ENV_NAMESPACE: "team",
         names.ENV_SESSION: "shop",
+        names.ENV_SESSION_UID: UID,
         names.ENV_TENANT: "acme",
         names.ENV_POD_UID: None,
         names.ENV_LOG_LEVEL: "info",

@@ -168,6 +168,26 @@ def test_each_token_relinks_once(operator: Replica, stage: Stage) -> None:
     eventually(lambda: request() != first, "the same token after its removal is a new request", every=0.02)
 
 
+def test_the_log_level_is_told_to_the_running_pod(operator: Replica, stage: Stage) -> None:
+    stage.create("verbose", phone="+15551230143", tenant="verbose")
+    uid = stage.connect("verbose", "+15551230143")
+    before = settled(operator)
+    stage.annotate("verbose", "debug", names.ANNOTATION_LOG_LEVEL)
+    eventually(lambda: stage.desired("verbose")["logLevel"] == "DEBUG", "the pod is told", every=0.02)
+    assert settled(operator) == before + 1
+    stage.annotate("verbose", "loud", names.ANNOTATION_LOG_LEVEL)
+    eventually(lambda: stage.desired("verbose")["logLevel"] is None, "the pod is told", every=0.02)
+
+    def told() -> str:
+        found: str = stage.condition("verbose", "Ready")["message"]
+        return found
+
+    eventually(lambda: "is ignored" in told(), "what is wrong is told", every=0.02)
+    assert f"{names.ANNOTATION_LOG_LEVEL} is ignored: it is none of DEBUG, INFO, WARNING, ERROR" in told()
+    stage.condition("verbose", "Ready", status="True", reason="Connected")
+    assert stage.pod("verbose")["metadata"]["uid"] == uid
+
+
 @pytest.mark.parametrize("propagation", ["Background", "Foreground"])
 def test_deletion_unlinks_first(operator: Replica, stage: Stage, propagation: str) -> None:
     name, phone = f"ending-{propagation.lower()}", "+15551230108"

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from whatsapp_operator.api.models import Condition, OnLoggedOut
 from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason, sentence
-from whatsapp_operator.controller import relink
+from whatsapp_operator.controller import desired, relink
 from whatsapp_operator.controller.observed import Observed
 from whatsapp_operator.controller.views import PodView
 
@@ -34,10 +34,10 @@ def reason_of(text: str | None) -> Reason | None:
     return _BY_NAME.get(text or "")
 
 
-def bounded(text: str) -> str:
-    """At most 512 bytes of UTF-8."""
+def bounded(text: str, limit: int = MESSAGE_BYTES) -> str:
+    """At most so many bytes of UTF-8."""
     raw = text.encode()
-    return text if len(raw) <= MESSAGE_BYTES else raw[: MESSAGE_BYTES - 3].decode(errors="ignore") + "..."
+    return text if len(raw) <= limit else raw[: limit - 3].decode(errors="ignore") + "..."
 
 
 _BY_NAME: Final = {reason.value: reason for reason in Reason}
@@ -224,8 +224,11 @@ def _creating(o: Observed) -> str:
 
 
 def told(reason: Reason, detail: str) -> str:
-    """What was found, followed by what the reason means and the remedy."""
-    return f"{detail.rstrip('.')}. {sentence(reason)}" if detail else sentence(reason)
+    """What was found, followed by what the reason means and the remedy, for which room is kept."""
+    said = sentence(reason)
+    if not detail:
+        return said
+    return f"{bounded(detail.rstrip('.'), MESSAGE_BYTES - len(said.encode()) - 2)}. {said}"
 
 
 def _detail(reason: Reason, code: str, detail: str) -> str:
@@ -288,10 +291,9 @@ def connected(o: Observed) -> Draft:
 def ready(o: Observed, drafts: Drafts) -> Draft:
     """Whether everything asked for is there; else the most specific reason."""
     draft = _ready(o, drafts)
-    if relink.too_long(o.session.metadata.annotations):
-        note = f"The forceRelink token is longer than {relink.TOKEN_BYTES} bytes and is ignored."
-        return Draft(draft.status, draft.reason, f"{note} {draft.text}")
-    return draft
+    notes = (relink.wrong_token(o.session), desired.wrong_log_level(o.session))
+    told_first = [note for note in notes if note is not None]
+    return Draft(draft.status, draft.reason, " ".join((*told_first, draft.text))) if told_first else draft
 
 
 def _ready(o: Observed, drafts: Drafts) -> Draft:

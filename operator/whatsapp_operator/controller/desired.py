@@ -5,9 +5,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from whatsapp_operator.api import names
 from whatsapp_operator.api.models import DEFAULT_INACTIVE_EXPIRY, WhatsAppSession
 
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s)")
+LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _UNIT_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -19,11 +21,26 @@ class Wish:
     rejected_phone: str | None = None
     relink_request_id: str | None = None
     unlink: bool = False
+    expire: bool = False
 
 
 def duration_seconds(text: str) -> float:
     """Seconds of a duration such as 2160h or 1h30m; the pattern was checked at admission."""
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def log_level(session: WhatsAppSession) -> str | None:
+    """The log level asked for by annotation; None for none, or one that there is not."""
+    found = session.metadata.annotations.get(names.ANNOTATION_LOG_LEVEL, "").upper()
+    return found if found in LOG_LEVELS else None
+
+
+def wrong_log_level(session: WhatsAppSession) -> str | None:
+    """What is wrong with the annotation that asks for a log level, for a person; None if nothing is."""
+    asked = session.metadata.annotations.get(names.ANNOTATION_LOG_LEVEL, "")
+    if not asked or log_level(session) is not None:
+        return None
+    return f"The annotation {names.ANNOTATION_LOG_LEVEL} is ignored: it is none of {', '.join(LOG_LEVELS)}."
 
 
 def document(session: WhatsAppSession, wish: Wish) -> str:
@@ -46,6 +63,8 @@ def document(session: WhatsAppSession, wish: Wish) -> str:
             "relinkRequestID": wish.relink_request_id,
             "rejectedPhone": wish.rejected_phone,
             "unlink": wish.unlink,
+            "expire": wish.expire,
+            "logLevel": log_level(session),
         },
         sort_keys=True,
         separators=(",", ":"),
@@ -65,4 +84,5 @@ def parse_wish(text: str | None) -> Wish:
         rejected_phone=found.get("rejectedPhone"),
         relink_request_id=found.get("relinkRequestID"),
         unlink=found.get("unlink") is True,
+        expire=found.get("expire") is True,
     )

@@ -13,12 +13,18 @@ TOKEN_BYTES: Final = 128
 def token(annotations: dict[str, str]) -> str | None:
     """The token asked for; "false", the empty and the overlong are none."""
     value = annotations.get(names.ANNOTATION_FORCE_RELINK, "")
-    return None if value in ("", "false") or too_long(annotations) else value
+    return None if value in ("", "false") or _too_long(value) else value
 
 
-def too_long(annotations: dict[str, str]) -> bool:
-    """Whether a value is ignored for its length, which the user should be told."""
-    return len(annotations.get(names.ANNOTATION_FORCE_RELINK, "").encode()) > TOKEN_BYTES
+def wrong_token(session: WhatsAppSession) -> str | None:
+    """What is wrong with the annotation, for a person; None if nothing is."""
+    if not _too_long(session.metadata.annotations.get(names.ANNOTATION_FORCE_RELINK, "")):
+        return None
+    return f"The forceRelink token is longer than {TOKEN_BYTES} bytes and is ignored."
+
+
+def _too_long(value: str) -> bool:
+    return len(value.encode()) > TOKEN_BYTES
 
 
 def advance(session: WhatsAppSession, report: SessionReport | None, now: datetime) -> RelinkStatus | None:

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.controller.builders import NOW, UID, connected_report, linked, observed, pod, report, session, volume
+from whatsapp_operator.api import names
 from whatsapp_operator.api.models import Condition
-from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason
+from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason, sentence
 from whatsapp_operator.controller import conditions
 from whatsapp_operator.controller.conditions import Draft
 from whatsapp_operator.controller.observed import Observed, Problem
@@ -301,6 +302,24 @@ def test_messages_are_bounded(text: str) -> None:
     found = conditions.bounded(text)
     assert len(found.encode()) <= conditions.MESSAGE_BYTES
     assert found == text or found.endswith("...")
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_the_remedy_is_told_however_long_the_detail(reason: Reason) -> None:
+    found = conditions.told(reason, "exceeded quota: " + "é" * 600)
+    assert found.startswith("exceeded quota: ")
+    assert found.endswith(sentence(reason))
+    assert conditions.bounded(found) == found
+
+
+def test_an_annotation_that_is_ignored_is_told() -> None:
+    asked = {names.ANNOTATION_LOG_LEVEL: "trace", names.ANNOTATION_FORCE_RELINK: "x" * 129}
+    drafts = conditions.compute(observed(session(annotations=asked)), CLAIMED)
+    found = drafts[ConditionType.READY]
+    assert found is not None
+    assert "128 bytes" in found.text
+    assert "whatsapp-operator.io/logLevel is ignored: it is none of DEBUG, INFO, WARNING, ERROR." in found.text
+    assert found.text.endswith(sentence(Reason.POD_PENDING))
 
 
 def test_own_pod_is_told_by_the_label() -> None:

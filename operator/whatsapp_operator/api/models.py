@@ -289,8 +289,9 @@ class WhatsAppSessionSpec(Model):
     )
     phone: Phone | None = Field(
         None,
-        description="Number that must be linked, in E.164 form such as +15551230001. Without it the first phone that"
-        " scans is taken. A change to another number logs out, wipes and pairs anew.",
+        description="Number that must be linked, in E.164 form such as +15551230001, with the calling code of a country"
+        " and as many digits as numbers have there. Without it the first phone that scans is taken. A change to another"
+        " number logs out, wipes and pairs anew; until that one is claimed the session goes on with the former.",
     )
     pairing: Pairing = Field(Pairing(), description="How the device is paired.")
     suspend: bool = Field(False, description="No pod; volume, credentials and claim stay.")
@@ -342,12 +343,15 @@ class PairingAttempt(Model):
     """One finished attempt."""
 
     seq: int | None = Field(None, ge=0, description="Number of the attempt on this volume, from 1.")
-    id: str | None = Field(None, max_length=64, description="Correlation id, also in the logs.")
+    id: str | None = Field(None, max_length=64, description="Correlation id, also in logs and events.")
     method: PairingMethod | None = Field(None, description="QRCode or PairingCode.")
     started_at: datetime | None = Field(None, description="First code of the window.")
     finished_at: datetime | None = Field(None, description="End of the attempt.")
     result: AttemptResult | None = Field(None, description="Succeeded or Failed.")
-    reason: str | None = Field(None, max_length=64, description="Why.")
+    reason: str | None = Field(None, max_length=64, description="Why, in one word.")
+    message: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="Why, for a person, where the reason does not say it all."
+    )
     seconds_to_qr: float | None = Field(None, alias="secondsToQR", ge=0, description="Request to first QR or code.")
     seconds_to_scan: float | None = Field(None, ge=0, description="First QR or code to the phone's answer.")
     seconds_to_connected: float | None = Field(None, ge=0, description="The phone's answer to Connected.")
@@ -368,21 +372,26 @@ class PairingStatus(Model):
 
     method: PairingMethod | None = Field(None, description="QRCode or PairingCode.")
     state: PairingState | None = Field(None, description="Where the attempt stands.")
-    attempt: int | None = Field(None, ge=0, description="Window of this round, from 1.")
+    attempt: int | None = Field(None, ge=0, description="Window of this round, from 1; 0 while none is open.")
     secret_name: str | None = Field(None, max_length=253, description="Secret that holds the QR or code.")
-    expires_at: datetime | None = Field(None, description="End of the window.")
+    expires_at: datetime | None = Field(None, description="End of the window, not of the single QR.")
     last: PairingAttempt | None = Field(None, description="The last finished attempt.")
     succeeded: int | None = Field(None, ge=0, description="Attempts that succeeded, ever.")
     failed: int | None = Field(None, ge=0, description="Attempts that failed, ever.")
-    last_counted_seq: int | None = Field(None, ge=0, description="Attempts up to here are in the metrics.")
+    last_counted_seq: int | None = Field(None, ge=0, description="Attempts up to here are in the metrics and events.")
 
 
 class ConnectionStatus(Model):
-    since: datetime | None = Field(None, description="Since when the connection is open.")
+    since: datetime | None = Field(None, description="Since when the connection is open; absent while it is not.")
     last_connected_at: datetime | None = Field(None, description="When it was last opened.")
-    disconnects: int | None = Field(None, ge=0, description="Connections lost since the pod started.")
+    disconnects: int | None = Field(None, ge=0, description="Connections lost, ever, as the volume has counted them.")
     last_reason: str | None = Field(None, max_length=64, description="Why the last one was lost.")
-    next_retry_at: datetime | None = Field(None, description="When the next try is made.")
+    replaced: int | None = Field(
+        None, ge=0, description="Times in a row that another client took the connection over; a person must act from 3."
+    )
+    next_retry_at: datetime | None = Field(
+        None, description="When the next try is made; absent where none is, until somebody acts."
+    )
 
 
 class PodStatus(Model):
@@ -394,15 +403,17 @@ class PodStatus(Model):
 
 
 class Credentials(Model):
-    present: bool | None = Field(None, description="A credential file exists.")
-    valid: bool | None = Field(None, description="It is readable and registered.")
-    last_used_at: datetime | None = Field(None, description="Last successful login.")
-    registered_at: datetime | None = Field(None, description="When the device was paired.")
+    present: bool | None = Field(None, description="Credentials lie on the volume; absent until it could be read.")
+    valid: bool | None = Field(None, description="They can be read and are those of a registered device.")
+    last_used_at: datetime | None = Field(
+        None, description="When they were last used: the last login, or the end of the last connection."
+    )
+    registered_at: datetime | None = Field(None, description="Since when: the time that the device was paired.")
 
 
 class Device(Model):
-    jid: str | None = Field(None, max_length=128, description="Address of the linked device.")
-    lid: str | None = Field(None, max_length=128, description="Its hidden address.")
+    jid: str | None = Field(None, max_length=128, description="Address of the linked device: number and device.")
+    lid: str | None = Field(None, max_length=128, description="Its other address, which hides the number.")
     platform: str | None = Field(None, max_length=64, description="Platform of the phone.")
     business_name: str | None = Field(None, max_length=256, description="Business name of the account.")
     push_name: str | None = Field(None, max_length=256, description="Name the account shows to others.")
@@ -413,10 +424,10 @@ class SessionPairing(Model):
 
     method: PairingMethod | None = Field(None, description="QRCode or PairingCode.")
     state: PairingState | None = Field(None, description="Where the attempt stands.")
-    attempt: int | None = Field(None, ge=0, description="Window of this round, from 1.")
-    id: str | None = Field(None, max_length=64, description="Correlation id of the attempt.")
+    attempt: int | None = Field(None, ge=0, description="Window of this round, from 1; 0 while none is open.")
+    id: str | None = Field(None, max_length=64, description="Correlation id of the attempt, also in logs and events.")
     started_at: datetime | None = Field(None, description="First code of the window.")
-    expires_at: datetime | None = Field(None, description="End of the window.")
+    expires_at: datetime | None = Field(None, description="End of the window, not of the single QR.")
     seq: int | None = Field(None, ge=0, description="Number of finished attempts on this volume.")
     succeeded: int | None = Field(None, ge=0, description="Of these, the succeeded.")
     failed: int | None = Field(None, ge=0, description="Of these, the failed.")
@@ -432,9 +443,11 @@ class SessionReport(Model):
     machine: MachineState | None = Field(None, description="State of the session.")
     reason: str | None = Field(None, max_length=64, description="Why, in one word.")
     message: Message | None = Field(None, description="Why, for a person.")
-    credentials: Credentials | None = Field(None, description="What lies on the volume.")
+    credentials: Credentials | None = Field(
+        None, description="The credentials on the volume; device and status.phone say whose they are."
+    )
     pairing: SessionPairing | None = Field(None, description="Pairing.")
-    device: Device | None = Field(None, description="The linked device.")
+    device: Device | None = Field(None, description="The device whose credentials they are; absent when none is.")
     connection: ConnectionStatus | None = Field(None, description="The connection.")
     desired_state_hash: str | None = Field(
         None, max_length=64, description="Hash of the desired state that the pod follows."
@@ -453,7 +466,7 @@ class WhatsAppSessionStatus(Model):
     session_state: SessionState | None = Field(None, description="not_started, connecting, waiting_qr or connected.")
     auth_paired: bool | None = Field(None, description="The device is linked.")
     primary: bool | None = Field(None, description="The tenant's primary session: its oldest connected one.")
-    phone: Phone | None = Field(None, description="The linked number.")
+    phone: Phone | None = Field(None, description="The linked number, as WhatsApp spells it.")
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,

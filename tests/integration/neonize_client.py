@@ -75,6 +75,7 @@ def main() -> None:
     reports("TemporaryBan", lambda event: {"expire": event.Expire})
     reports("ConnectFailure", lambda event: {"reason": ConnectFailureReason.Name(event.Reason)})
     reports("StreamError", lambda event: {"code": event.Code})
+    reports("UndecryptableMessage", lambda event: {"id": event.Info.ID})
     reports("Receipt", lambda event: {"ids": list(event.MessageIDs), "type": int(event.Type)})
     reports(
         "Message",

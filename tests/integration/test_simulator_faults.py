@@ -169,6 +169,38 @@ def test_ignored_keepalives(simulator: SimulatorProcess, linked: NeonizeClient) 
     assert simulator.call("GET", "/faults").body == {"faults": []}
 
 
+def test_ignored_prekeys(simulator: SimulatorProcess, away: NeonizeClient) -> None:
+    simulator.fault(kind="ignore-prekeys", phone=PHONE)
+    away.start()
+    eventually(lambda: simulator.call("GET", "/faults").body == {"faults": []}, "the prekeys were asked for in vain")
+    assert away.named("Connected") == []
+    # The client waits 75 s for the count, and is connected then all the same.
+    away.wait_for("Connected", seconds=100)
+
+
+def test_undecryptable(simulator: SimulatorProcess, linked: NeonizeClient) -> None:
+    for text in ("first", "second"):
+        simulator.fault(kind="undecryptable", phone=PHONE, device=1)
+        identifier = simulator.send(FRIEND, PHONE, text).body["id"]
+        linked.wait_for("UndecryptableMessage", id=identifier)
+        linked.wait_for("Message", id=identifier, text=text)
+    simulator.send(FRIEND, PHONE, "third")
+    linked.wait_for("Message", text="third")
+    assert len(linked.named("UndecryptableMessage")) == 2
+
+
+@pytest.mark.parametrize("seconds", [-86_400, 86_400])
+def test_clock_skew(simulator: SimulatorProcess, away: NeonizeClient, seconds: int) -> None:
+    simulator.fault(kind="clock-skew", phone=PHONE, seconds=seconds)
+    away.start()
+    away.wait_for("Connected")
+    assert simulator.call("GET", "/faults").body == {"faults": []}
+    away.do("send", to=FRIEND, text=f"sent at {seconds}")
+    eventually(lambda: f"sent at {seconds}" in simulator.texts(FRIEND), "the message is in the inbox")
+    simulator.send(FRIEND, PHONE, f"answered at {seconds}")
+    away.wait_for("Message", text=f"answered at {seconds}")
+
+
 def test_few_refs(simulator: SimulatorProcess, client: NeonizeClient) -> None:
     client.kill()
     simulator.fault(kind="few-refs", refs=1)

@@ -8,13 +8,14 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from whatsapp_simulator import faults
+from whatsapp_simulator import fault_stanzas, faults
 from whatsapp_simulator.binary.node import LID_SERVER, SERVER, Attribute, MalformedNodeError, Node
+from whatsapp_simulator.fault_stanzas import failure_node
 from whatsapp_simulator.keys import serialized, verify
 from whatsapp_simulator.linking import Candidate
 from whatsapp_simulator.phone import address
 from whatsapp_simulator.signal.x3dh import SignedPreKey
-from whatsapp_simulator.stanzas.dispatch import handle, is_keepalive
+from whatsapp_simulator.stanzas.dispatch import handle
 from whatsapp_simulator.stanzas.reaction import Request, error, result
 from whatsapp_simulator.store import DeviceId, Registration
 from whatsapp_simulator.stream import ClientGoneError, Introduction, Stream
@@ -153,17 +154,18 @@ class Connection:
         self.device = id
         server.connected(self, id)
         lid = address(phone, id.device, LID_SERVER)
-        await self.send(Node("success", {"t": int(server.now()), "lid": lid, "props": 1, "location": "sim"}))
+        skew = server.faults.take_for(faults.ClockSkew, id)
+        now = int(server.now()) + (skew.seconds if skew else 0)
+        await self.send(Node("success", {"t": now, "lid": lid, "props": 1, "location": "sim"}))
         if not payload.passive:
             await self._synchronize(id)
         server.strike(self)
 
     def _impair(self, id: DeviceId | None) -> None:
         """Apply the faults that last as long as the stream."""
-        number, device = (id.number, id.device) if id else (None, None)
-        if self._server.faults.take(faults.Hang, number, device):
+        if self._server.faults.take_for(faults.Hang, id):
             self._stream.silent = True
-        close = self._server.faults.take(faults.CloseAfterFrames, number, device)
+        close = self._server.faults.take_for(faults.CloseAfterFrames, id)
         if close:
             self._stanzas_left = close.frames
 
@@ -186,6 +188,9 @@ class Connection:
             if future and not future.done():
                 future.set_result(stanza)
             return
+        silencer = fault_stanzas.silencer(stanza)
+        if silencer and self._server.faults.take_for(silencer, self.device):
+            return
         try:
             await (self._handle_linked(stanza, self.device) if self.device else self._handle_candidate(stanza))
         except ValueError as problem:
@@ -201,24 +206,22 @@ class Connection:
             answer = self._server.linking.code_stage(self._candidate, stanza, code)
             if answer:
                 await self.send(answer)
-        elif not (is_keepalive(stanza) and self._server.faults.take(faults.IgnoreKeepalives)):
+        else:
             await self.send(result(stanza))
 
     async def _handle_linked(self, stanza: Node, id: DeviceId) -> None:
         server = self._server
-        if is_keepalive(stanza) and server.faults.take_for(faults.IgnoreKeepalives, id):
-            return
         device, phone = server.store.device(id), server.store.phone(id.number)
         if device is None or phone is None:
             return
         with server.store.transaction():
             reaction = handle(Request(stanza, device, phone, server.store, server.now()))
-            server.keep(reaction.deliveries)
+            deliveries = server.keep(reaction.deliveries)
         for reply in reaction.replies:
             await self.send(reply)
         if reaction.synchronized:
             await self._synchronize(id)
-        await server.deliver(reaction.deliveries)
+        await server.deliver(deliveries)
         if reaction.unlinked:
             server.disconnected(self)
             self._start(self._leave())
@@ -234,16 +237,3 @@ def _registration(introduction: Introduction) -> Registration:
     if not verify(data.eIdent, serialized(signed.public), signed.signature):
         raise MalformedNodeError("the signed prekey of a registration is not signed by its identity")
     return Registration(introduction.noise, data.eIdent, int.from_bytes(data.eRegid, "big"), signed)
-
-
-def failure_node(failure: faults.Failure) -> Node:
-    """`<failure>` as the server ends a login; see `faults.Failure`."""
-    optional = {"code": failure.code, "expire": failure.expire, "message": failure.message}
-    present = {name: value for name, value in optional.items() if value is not None}
-    return Node("failure", {"reason": failure.reason, "location": "sim", **present})
-
-
-def stream_error_node(stream_error: faults.StreamError) -> Node:
-    """`<stream:error>` with its code, its conflict, or both."""
-    conflict = [Node("conflict", {"type": stream_error.conflict})] if stream_error.conflict else None
-    return Node("stream:error", {"code": stream_error.code} if stream_error.code else {}, conflict)

@@ -97,6 +97,28 @@ class IgnoreKeepalives(Behaviour):
 
 
 @dataclass(frozen=True, slots=True)
+class IgnorePreKeys(Behaviour):
+    """A query about prekeys (namespace `encrypt`) is not answered, and not acted on. Each one counts."""
+
+    kind: ClassVar[str] = "ignore-prekeys"
+
+
+@dataclass(frozen=True, slots=True)
+class Undecryptable(Behaviour):
+    """A message reaches its reader damaged, unless the reader has asked for it again. Matches by the reader."""
+
+    kind: ClassVar[str] = "undecryptable"
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSkew(Behaviour):
+    """The time that the server tells at login is off by this much; a negative one is in the past."""
+
+    kind: ClassVar[str] = "clock-skew"
+    seconds: int = field(default=3600, metadata=_within(-1_000_000_000, 1_000_000_000))
+
+
+@dataclass(frozen=True, slots=True)
 class RefuseCode(Behaviour):
     """A request for a pairing code is refused. Matches by the number that it is for; `text` follows from the code."""
 
@@ -169,6 +191,9 @@ KINDS: Final[dict[str, type[Behaviour]]] = {
         StreamError,
         Drop,
         IgnoreKeepalives,
+        IgnorePreKeys,
+        Undecryptable,
+        ClockSkew,
         RefuseCode,
         IgnoreCode,
         BadHMAC,
@@ -251,8 +276,9 @@ class Faults:
             return fault.behaviour
         return None
 
-    def take_for(self, kind: type[B], id: DeviceId) -> B | None:
-        return self.take(kind, id.number, id.device)
+    def take_for(self, kind: type[B], id: DeviceId | None) -> B | None:
+        """As `take`; None is a client that no phone has linked yet."""
+        return self.take(kind, id.number, id.device) if id else self.take(kind)
 
 
 def parse(body: Mapping[str, Any]) -> tuple[Behaviour, Scope, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import time
@@ -16,7 +17,8 @@ from whatsapp_simulator import device_list, faults
 from whatsapp_simulator.binary.codec import encode
 from whatsapp_simulator.binary.tokens import Dictionary
 from whatsapp_simulator.certificates import NoiseAuthority, TLSAuthority
-from whatsapp_simulator.connection import Connection, stream_error_node
+from whatsapp_simulator.connection import Connection
+from whatsapp_simulator.fault_stanzas import damaged, is_first_copy, stream_error_node
 from whatsapp_simulator.frames import MAX_MESSAGE, Frames, WebSocketFrames
 from whatsapp_simulator.keys import KeyPair
 from whatsapp_simulator.linking import Linking
@@ -135,11 +137,18 @@ class Server:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def keep(self, deliveries: Iterable[Delivery]) -> None:
-        """Store the stanzas that must survive until their readers confirm them."""
-        for delivery in deliveries:
+    def keep(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+        """Store the stanzas that must survive until their readers confirm them; returns all as they are to be sent."""
+        impaired = [self._impair(delivery) for delivery in deliveries]
+        for delivery in impaired:
             if delivery.kept:
                 self.store.add_undelivered(delivery.to, delivery.stanza.text("id"), encode(delivery.stanza))
+        return impaired
+
+    def _impair(self, delivery: Delivery) -> Delivery:
+        if is_first_copy(delivery.stanza) and self.faults.take_for(faults.Undecryptable, delivery.to):
+            return dataclasses.replace(delivery, stanza=damaged(delivery.stanza))
+        return delivery
 
     async def deliver(self, deliveries: Iterable[Delivery]) -> None:
         """Send stanzas to the devices that are connected. A kept one that is lost here is sent at the next login."""
@@ -190,8 +199,7 @@ class Server:
     async def announce(self, phone: Phone, device: int, change: Literal["add", "remove"]) -> None:
         """Tell those concerned that a phone's device list has changed."""
         with self.store.transaction():
-            deliveries = device_list.changed(self.store, phone, device, change, self.now())
-            self.keep(deliveries)
+            deliveries = self.keep(device_list.changed(self.store, phone, device, change, self.now()))
         await self.deliver(deliveries)
 
     async def scan(self, phone: Phone, text: str) -> DeviceId:
@@ -224,7 +232,7 @@ class Server:
         """Write from a phone; returns the message's id."""
         with self.store.transaction():
             identifier, deliveries = send_text(self.store, phone, recipient, text, self.now())
-            self.keep(deliveries)
+            deliveries = self.keep(deliveries)
         await self.deliver(deliveries)
         return identifier
 

@@ -4,17 +4,21 @@ from typing import Any
 
 import pytest
 
-from whatsapp_simulator.connection import failure_node, stream_error_node
+from whatsapp_simulator.binary.node import Node
+from whatsapp_simulator.fault_stanzas import failure_node, is_first_copy, silencer, stream_error_node
 from whatsapp_simulator.faults import (
     KINDS,
     BadHMAC,
     Behaviour,
+    ClockSkew,
     CloseAfterFrames,
     Drop,
     Failure,
     FaultError,
     Faults,
     FewRefs,
+    IgnoreKeepalives,
+    IgnorePreKeys,
     RefuseCode,
     RefuseDial,
     Scope,
@@ -36,6 +40,7 @@ from whatsapp_simulator.faults import (
             {"kind": "failure", "reason": "402", "code": "101", "expire": 60},
             (Failure("402", "101", 60), Scope(), 1),
         ),
+        ({"kind": "clock-skew", "seconds": -60}, (ClockSkew(-60), Scope(), 1)),
         ({"kind": "few-refs", "refs": 2}, (FewRefs(2), Scope(), 1)),
         (
             {"kind": "refuse-code", "phone": "15551230001", "code": 403},
@@ -137,3 +142,23 @@ def test_the_stanzas_that_faults_send() -> None:
     assert removed.get("code") == "401"
     assert removed.require("conflict").get("type") == "device_removed"
     assert stream_error_node(StreamError("503")).children == ()
+
+
+@pytest.mark.parametrize(
+    ("stanza", "kind"),
+    [
+        (Node("iq", {"xmlns": "w:p", "type": "get", "id": "1"}), IgnoreKeepalives),
+        (Node("iq", {"xmlns": "encrypt", "type": "set", "id": "1"}), IgnorePreKeys),
+        (Node("iq", {"xmlns": "w", "type": "get", "id": "1"}), None),
+        (Node("iq", {"type": "result", "id": "1"}), None),
+        (Node("message", {"xmlns": "w:p"}), None),
+    ],
+)
+def test_what_faults_leave_unanswered(stanza: Node, kind: type[Behaviour] | None) -> None:
+    assert silencer(stanza) is kind
+
+
+def test_first_copies_are_messages_that_nobody_asked_for_again() -> None:
+    assert is_first_copy(Node("message", {"id": "M"}, [Node("enc", {"v": 2}, b"secret")]))
+    assert not is_first_copy(Node("message", {"id": "M"}, [Node("enc", {"v": 2, "count": 1}, b"secret")]))
+    assert not is_first_copy(Node("receipt", {"id": "M"}))

@@ -2,11 +2,13 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
 from tests.unit.simulator.companions import NOW, Companion, link
 from whatsapp_simulator.binary.node import JID, LID_SERVER, SERVER, USER_SERVER, Attribute, MalformedNodeError, Node
+from whatsapp_simulator.fault_stanzas import damaged, is_first_copy
 from whatsapp_simulator.phone import (
     MAX_RETRIES,
     Delivery,
@@ -18,9 +20,10 @@ from whatsapp_simulator.phone import (
     unpad,
 )
 from whatsapp_simulator.protobuf import E2EMessage
+from whatsapp_simulator.signal.ratchet import UndecryptableError
 from whatsapp_simulator.signal.session import Ciphertext, Session
 from whatsapp_simulator.signal.x3dh import PreKeyBundle, SignedPreKey
-from whatsapp_simulator.stanzas.dispatch import handle, is_keepalive
+from whatsapp_simulator.stanzas.dispatch import handle
 from whatsapp_simulator.stanzas.reaction import Reaction, Request
 from whatsapp_simulator.store import DeviceId, Store
 
@@ -284,6 +287,20 @@ def test_a_phone_writes_to_all_devices(world: World) -> None:
     assert [message.text for message in world.store.inbox(world.phone.number)] == ["hello"]
 
 
+def test_a_damaged_message_is_asked_for_again(world: World) -> None:
+    """Both as the first message of a conversation, and within one."""
+    session = Session()
+    for text in ("first", "second"):
+        identifier, deliveries = send_text(world.store, world.friend, world.phone, text, NOW)
+        (delivery,) = [delivery for delivery in deliveries if delivery.to == world.first.id]
+        assert is_first_copy(delivery.stanza)
+        with pytest.raises(UndecryptableError):
+            decrypted(world.first, session, replace(delivery, stanza=damaged(delivery.stanza)))
+        (again,) = _retry(world, identifier, 1)
+        assert not is_first_copy(again.stanza)
+        assert decrypted(world.first, session, again).conversation == text
+
+
 # Receipts
 
 
@@ -355,12 +372,6 @@ def test_unknown_stanzas_are_ignored(world: World) -> None:
 def test_being_active_asks_for_what_was_kept(world: World) -> None:
     reaction = world.handle(Node("iq", {"id": "1", "type": "set", "xmlns": "passive"}, [Node("active")]))
     assert reaction.synchronized
-
-
-def test_keepalives() -> None:
-    assert is_keepalive(Node("iq", {"xmlns": "w:p", "type": "get", "id": "1"}))
-    assert not is_keepalive(Node("iq", {"xmlns": "w", "type": "get", "id": "1"}))
-    assert not is_keepalive(Node("message", {"xmlns": "w:p"}))
 
 
 @pytest.mark.parametrize("body", [b"", b"a", b"a" * 100])

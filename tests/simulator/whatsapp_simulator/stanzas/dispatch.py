@@ -10,8 +10,6 @@ from whatsapp_simulator.binary.node import Node
 from whatsapp_simulator.stanzas import keys, message, receipt, usync
 from whatsapp_simulator.stanzas.reaction import Reaction, Request, error, result
 
-KEEPALIVE_NAMESPACE: Final = "w:p"
-
 
 def unlink(request: Request) -> Reaction:
     """A logout. The device is forgotten before it is answered: some clients close without waiting for the answer."""
@@ -80,8 +78,3 @@ def _iq_handler(stanza: Node) -> Handler:
     if (namespace, kind) == ("encrypt", "set"):
         return keys.upload
     return _IQ.get((namespace, kind, child), _empty)
-
-
-def is_keepalive(stanza: Node) -> bool:
-    """Whether the stanza is a client's keepalive: a `get` in `w:p`, with or without a `<ping>` inside."""
-    return stanza.tag == "iq" and stanza.get("xmlns") == KEEPALIVE_NAMESPACE

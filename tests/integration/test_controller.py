@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -128,6 +129,42 @@ def test_suspend_and_resume(operator: Replica, stage: Stage) -> None:
     assert stage.status("sleepy")["phase"] == "Suspended"
     stage.patch("sleepy", {"spec": {"suspend": False}})
     stage.connect("sleepy", "+15551230105", other_than=uid)
+
+
+def test_unused_credentials_of_a_suspended_session_are_removed_where_that_is_asked_for(
+    operator: Replica, stage: Stage
+) -> None:
+    # The time comes a moment after the session was suspended, as a rule, so that nothing but a timer tells the operator.
+    used = (datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=5)).isoformat()
+    credentials = {"present": True, "valid": True, "registeredAt": used, "lastUsedAt": used}
+    pods = {}
+    for name, recovery in (("kept-on", {}), ("unused", {"inactiveExpiry": "1h"})):
+        phone = "+15551230144"
+        stage.create(name, phone=phone, tenant=name, recovery=recovery)
+        pods[name] = stage.connect(name, phone)
+        stage.patch(name, {"spec": {"suspend": True}})
+        stage.report(name, "Starting", "PodNotReady", **(paired(phone) | {"credentials": credentials}))
+        stage.end_pod(name)
+    stage.start_pod("unused", other_than=pods["unused"])
+    assert stage.desired("unused")["expire"] is True
+    stage.report("unused", "Connecting", "Connecting", **(paired(phone) | {"credentials": credentials}))
+    stage.condition("unused", "Ready", status="False", reason="Connecting")
+    stage.condition("unused", "Reconciling", status="True", reason="Progressing")
+    stage.report("unused", "Held", "Expired")
+    stage.end_pod("unused")
+    stage.condition("unused", "Ready", status="True", reason="Suspended")
+    stage.condition("unused", "AuthPaired", status="False", reason="Expired")
+    stage.condition("unused", "PhoneClaimed", status="False", reason="Suspended")
+    assert stage.status("unused")["phase"] == "Expired"
+    assert stage.claims("unused") == []
+    settled(operator)
+    assert stage.find_pod("unused") is None
+    assert stage.find_pod("kept-on") is None
+    stage.condition("kept-on", "AuthPaired", status="True")
+    stage.patch("unused", {"spec": {"suspend": False}})
+    stage.start_pod("unused")
+    assert stage.desired("unused")["expire"] is False
+    stage.condition("unused", "PhoneClaimed", status="True")
 
 
 def test_suspending_before_pairing_gives_the_phone_up(operator: Replica, stage: Stage) -> None:

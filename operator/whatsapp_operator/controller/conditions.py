@@ -301,7 +301,7 @@ def _ready(o: Observed, drafts: Drafts) -> Draft:
         return Draft("False", Reason.DELETING)
     if o.invalid is not None:
         return Draft("False", Reason.INVALID_SPEC, told(Reason.INVALID_SPEC, o.invalid))
-    if o.session.spec.suspend and not o.problems:
+    if o.resting and not o.problems:
         if o.pod is None:
             return Draft("True", Reason.SUSPENDED)
         return Draft("False", Reason.PROGRESSING, "The session pod is being stopped.")
@@ -330,7 +330,7 @@ def stalled(o: Observed, drafts: Drafts) -> Draft | None:
         return None
     if o.invalid is not None:
         return Draft("True", Reason.INVALID_SPEC, told(Reason.INVALID_SPEC, o.invalid))
-    if o.session.spec.suspend and not o.problems:
+    if o.resting and not o.problems:
         return None
     report = o.live
     held = report is not None and report.machine in (MachineState.HELD, MachineState.FAILED)

@@ -10,6 +10,7 @@ from typing import Final
 from whatsapp_operator.api import names
 from whatsapp_operator.api.models import SessionReport, WhatsAppSession
 from whatsapp_operator.api.reasons import Reason
+from whatsapp_operator.controller.desired import parse_wish
 from whatsapp_operator.controller.views import ClaimView, PodView, VolumeView
 
 _JID_USER: Final = re.compile(r"([1-9][0-9]{6,14})[.:@]")
@@ -127,6 +128,19 @@ class Observed:
         if report.credentials is None or report.credentials.present is None:
             return bool(self.session.status.auth_paired)
         return report.credentials.present and bool(report.credentials.valid)
+
+    @property
+    def expiring(self) -> bool:
+        """A pod was told to remove the credentials of the session, which is suspended."""
+        pod = self.own_pod
+        if pod is None or pod.deleting:
+            return False
+        return self.session.spec.suspend and parse_wish(pod.desired_state).expire
+
+    @property
+    def resting(self) -> bool:
+        """Suspended, and without anything left to be done."""
+        return self.session.spec.suspend and not self.expiring
 
     @property
     def deleting(self) -> bool:

@@ -11,7 +11,17 @@ from typing import Final
 from whatsapp_operator.api import names
 from whatsapp_operator.api.models import WhatsAppSessionStatus
 from whatsapp_operator.api.reasons import ConditionType, Reason
-from whatsapp_operator.controller import claims, conditions, deletion, delivery, quantity, recovery, relink, status
+from whatsapp_operator.controller import (
+    claims,
+    conditions,
+    deletion,
+    delivery,
+    expiry,
+    quantity,
+    recovery,
+    relink,
+    status,
+)
 from whatsapp_operator.controller.actions import (
     AcquireClaim,
     Action,
@@ -76,11 +86,14 @@ def plan(o: Observed, options: Options, now: datetime) -> Plan:
     if o.invalid is not None:
         return Plan(status=status.compute(o, Draft("False", Reason.INVALID_SPEC), requested, now))
     claimed = claims.decide(o)
+    expires = expiry.decide(o, now)
+    runs = claimed.may_run and (expires.now or not o.session.spec.suspend)
     steps = (
         _finalizer(o, claimed),
         _Step(claimed.actions),
-        _Step() if o.session.spec.suspend or not claimed.may_run else _surroundings(o, options),
-        _pod(o, options, claimed),
+        _surroundings(o, options) if runs else _Step(),
+        _pod(o, options, claimed, runs=runs, expire=expires.now),
+        _Step(after=expires.after),
     )
     actions = tuple(action for step in steps for action in step.actions)
     first = tuple(action for action in actions if isinstance(action, _FIRST_STEPS))
@@ -193,7 +206,7 @@ def _size(volume: VolumeView, name: str, size: str) -> _Step:
     return _Step(problems=(Problem(Reason.EXPANSION_REFUSED, refused),))
 
 
-def _pod(o: Observed, options: Options, claimed: ClaimPlan) -> _Step:
+def _pod(o: Observed, options: Options, claimed: ClaimPlan, *, runs: bool, expire: bool) -> _Step:
     session, pod = o.session, o.own_pod
     name = names.owned_name(session.metadata.name)
     if o.pod is not None and pod is None:
@@ -202,7 +215,7 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan) -> _Step:
         # Labelled by this operator for a session of that name which is gone: nobody else will remove it.
         former = o.pod.session_uid != ""
         return _Step((DeletePod(name, o.pod.uid),)) if former else _Step(problems=(_name_taken(name),))
-    if session.spec.suspend or not claimed.may_run:
+    if not runs:
         gone = pod is None or pod.deleting
         return _Step() if gone or pod is None else _Step((DeletePod(name, pod.uid),))
     request = session.status.relink
@@ -210,6 +223,7 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan) -> _Step:
         phone=claimed.phone,
         rejected_phone=claimed.rejected_phone,
         relink_request_id=request.request_id if request is not None else None,
+        expire=expire,
     )
     wanted = document(session, wish)
     try:

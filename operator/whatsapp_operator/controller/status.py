@@ -81,8 +81,10 @@ def phase(o: Observed, drafts: Drafts) -> Phase:
     """For display only."""
     if o.deleting:
         return Phase.DELETING
-    if o.session.spec.suspend and not o.problems:
-        return Phase.SUSPENDED
+    if o.resting and not o.problems:
+        # Between two windows the reason is the same.
+        held = o.report is not None and o.report.machine is MachineState.HELD
+        return Phase.EXPIRED if held and _expired(o) else Phase.SUSPENDED
     if drafts.get(ConditionType.STALLED) is not None:
         return Phase.STALLED
     if _is_true(drafts, ConditionType.CONNECTED):
@@ -94,9 +96,13 @@ def phase(o: Observed, drafts: Drafts) -> Phase:
         return Phase.PENDING
     if report.machine is MachineState.AUTHENTICATING:
         return Phase.AUTHENTICATING
-    if report.reason == Reason.EXPIRED and not o.paired:
+    if _expired(o):
         return Phase.EXPIRED
     return Phase.DISCONNECTED if o.paired else Phase.STARTING
+
+
+def _expired(o: Observed) -> bool:
+    return o.report is not None and o.report.reason == Reason.EXPIRED and not o.paired
 
 
 def session_state(o: Observed) -> SessionState:

@@ -41,6 +41,16 @@ LINKED = observed(session(status={"session": connected_report()}), pod=pod())
         (reported("Connecting", "Expired"), Phase.EXPIRED, SessionState.CONNECTING),
         (reported("Failed", "AttemptsExhausted"), Phase.STALLED, SessionState.NOT_STARTED),
         (observed(session(spec={"suspend": True})), Phase.SUSPENDED, SessionState.NOT_STARTED),
+        (
+            observed(session(spec={"suspend": True}, status={"session": report("Held", "Expired")})),
+            Phase.EXPIRED,
+            SessionState.NOT_STARTED,
+        ),
+        (
+            observed(session(spec={"suspend": True}, status={"session": report("Connecting", "Expired")})),
+            Phase.SUSPENDED,
+            SessionState.NOT_STARTED,
+        ),
         (observed(session(deleting=True)), Phase.DELETING, SessionState.NOT_STARTED),
     ],
 )

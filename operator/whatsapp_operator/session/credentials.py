@@ -1,7 +1,7 @@
 """The volume: credentials, journal, owner's stamp and the lock that gives one process the use of it.
 
 lock               held by the supervisor and its worker (flock), so that no second process connects
-owner.json         the tenant that the volume belongs to
+owner.json         the tenant and the session object (its uid) that the volume belongs to
 journal.json       model.Journal, written by rename
 credentials.db     the library's sqlite database, with its -wal and -shm
 corrupt/<number>/  unreadable credentials that were moved aside, the last three
@@ -39,9 +39,12 @@ class VolumeError(Exception):
 
 
 class Volume:
-    def __init__(self, directory: Path, tenant: str) -> None:
+    """`session_uid` names the session object; None where it is not known, and then every volume is its own."""
+
+    def __init__(self, directory: Path, tenant: str, session_uid: str | None = None) -> None:
         self._directory = directory
         self._tenant = tenant
+        self._session_uid = session_uid
         self._lock: int | None = None
 
     @property
@@ -53,13 +56,21 @@ class Volume:
         """Descriptor of the lock. A worker that inherits it keeps the volume locked until it has really ended."""
         return self._lock
 
-    def open(self) -> tuple[Journal, Credentials]:
-        """Lock the volume, check whose it is, and read what it holds. May be called again. Raises VolumeError."""
+    def open(self) -> tuple[Journal, Credentials, bool]:
+        """Lock the volume, check whose it is, and read what it holds. May be called again. Raises VolumeError.
+
+        The last of the three says that it was kept from an earlier object; `stamp` makes it that of this one.
+        """
         with _as_volume_error():
             if self._lock is None:
                 self._lock = self._take_lock()
-            self._check_owner()
-            return self._load_journal(), self.inspect()
+            kept = self._check_owner()
+            return self._load_journal(), self.inspect(), kept
+
+    def stamp(self) -> None:
+        """Write whose the volume is. Raises VolumeError."""
+        with _as_volume_error():
+            self._replace("owner.json", json.dumps({"tenant": self._tenant, "session": self._session_uid}))
 
     def close(self) -> None:
         if self._lock is not None:
@@ -141,17 +152,20 @@ class Volume:
             raise
         return lock
 
-    def _check_owner(self) -> None:
+    def _check_owner(self) -> bool:
+        """Whether the volume was kept from another object of the same tenant."""
         try:
             owner = json.loads((self._directory / "owner.json").read_text())
-            tenant = owner["tenant"]
+            tenant, session_uid = owner["tenant"], owner.get("session")
         except FileNotFoundError:
-            self._replace("owner.json", json.dumps({"tenant": self._tenant}))
-            return
-        except (ValueError, KeyError, TypeError):
-            tenant = None
+            tenant, session_uid = self._tenant, None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            tenant, session_uid = None, None
         if tenant != self._tenant:
             raise VolumeError(Reason.VOLUME_FOREIGN, "the volume is stamped with another tenant")
+        if session_uid is None and (self._session_uid is not None or not (self._directory / "owner.json").exists()):
+            self.stamp()
+        return None not in (session_uid, self._session_uid) and session_uid != self._session_uid
 
     def _load_journal(self) -> Journal:
         path = self._directory / "journal.json"

@@ -84,6 +84,10 @@ class Limits:
     replaced: float = 300.0
     replaced_cap: float = 21_600.0
     outdated: float = 3_600.0
+    ban: float = 60.0
+    """At least, whatever the server says."""
+    ban_of_unknown_kind: float = 3_600.0
+    """The library cannot tell for how long."""
     rate_limited: float = 300.0
     rate_limited_cap: float = 21_600.0
 
@@ -130,6 +134,7 @@ class Shown:
     """What the Secret shows; `published` once the API server has it."""
 
     code: bool
+    since: float
     expires_at: float
     published: bool = False
 
@@ -177,8 +182,11 @@ class DesiredChanged:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
+    """`kept`: the volume was that of an earlier session object; it is taken over by Stamp."""
+
     journal: Journal
     credentials: Credentials
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +256,11 @@ class OpenVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """Make the volume that of this session object."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inspect:
     """Answered by Inspected or VolumeFailed."""
 
@@ -293,7 +306,7 @@ class Conceal:
     """Clear the Secret."""
 
 
-Command = Save | OpenVolume | Inspect | MoveAside | Wipe | StartWorker | KillWorker | LogOut | Publish | Conceal
+Command = Save | OpenVolume | Stamp | Inspect | MoveAside | Wipe | StartWorker | KillWorker | LogOut | Publish | Conceal
 
 
 def begin() -> tuple[State, tuple[Command, ...]]:
@@ -305,7 +318,8 @@ def step(state: State, event: Event, moment: Moment, limits: Limits = LIMITS) ->
     transition = _Transition(state, moment, limits)
     transition.apply(event)
     transition.settle()
-    saved = event.journal if isinstance(event, Opened) else state.journal
+    taken = transition.state.opened and not state.opened
+    saved = event.journal if isinstance(event, Opened) and taken else state.journal
     journal = transition.state.journal
     return transition.state, (*([Save(journal)] if journal != saved else []), *transition.commands)
 
@@ -341,6 +355,45 @@ _REASONS: Final[Mapping[Cause, Reason]] = MappingProxyType(
 )
 """What a removal is reported as."""
 
+_REFUSALS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "error": "The phone scanned, but what it or the server sent could not be verified.",
+        "err-scanned-without-multidevice": "The phone that scanned cannot link devices; update WhatsApp on it.",
+        "err-unexpected-state": "WhatsApp ended the pairing.",
+    }
+)
+"""What the outcomes of a pairing window mean that are the phone's or the server's doing."""
+
+
+def _not_after(now: float, journal: Journal, limits: Limits) -> Journal:
+    """The journal as if its past were past: a clock that was ahead has been set back since."""
+
+    def past(moment: float | None) -> float | None:
+        return None if moment is None else min(moment, now)
+
+    attempt, hold, removal = journal.attempt, journal.hold, journal.removal
+    if attempt is not None:
+        attempt = replace(
+            attempt,
+            requested_at=min(attempt.requested_at, now),
+            started_at=min(attempt.started_at, now),
+            scanned_at=past(attempt.scanned_at),
+            connected_at=past(attempt.connected_at),
+        )
+    if hold is not None and hold.until is not None and hold.since > now:
+        hold = Hold(hold.reason, now + (hold.until - hold.since), now)
+    if removal is not None and removal.until is not None:
+        removal = replace(removal, until=min(removal.until, now + limits.removal))
+    return replace(
+        journal,
+        attempt=attempt,
+        hold=hold,
+        removal=removal,
+        registered_at=past(journal.registered_at),
+        last_used_at=past(journal.last_used_at),
+        last_connected_at=past(journal.last_connected_at),
+    )
+
 
 class _Transition:
     """One step under construction."""
@@ -359,8 +412,8 @@ class _Transition:
                 self._deadline_passed()
             case DesiredChanged(desired):
                 self._desired_changed(desired)
-            case Opened(journal, credentials):
-                self._opened(journal, credentials)
+            case Opened(journal, credentials, kept):
+                self._opened(journal, credentials, kept=kept)
             case Inspected(credentials):
                 self._inspected(credentials)
             case VolumeFailed(reason):
@@ -401,13 +454,13 @@ class _Transition:
             case wire.LogoutDone(error):
                 self._logout_done(failed=error != "")
             case wire.TemporaryBan(_, seconds):
-                self._hold(Reason.TEMPORARY_BAN, max(float(seconds), 60.0))
+                self._hold(Reason.TEMPORARY_BAN, max(float(seconds), self._limits.ban))
             case wire.ClientOutdated():
                 self._hold(Reason.CLIENT_OUTDATED, self._limits.outdated)
             case wire.StreamReplaced():
                 self._stream_replaced()
             case wire.ConnectFailure():
-                self._connection_failed(Reason.CONNECT_FAILURE, "", first=1.0)
+                self._connection_failed(Reason.CONNECT_FAILURE, "WhatsApp refuses the login.", first=1.0)
             case wire.ConnectEnded(kind, status):
                 self._connect_ended(kind, status)
             case wire.WorkerStarted() | wire.SendDone() | wire.MessageReceived() | wire.Undecryptable():
@@ -416,20 +469,38 @@ class _Transition:
     def _desired_changed(self, desired: Desired) -> None:
         before = self.state.desired
         self._set(desired=desired)
+        if not self.state.opened:
+            if self.state.deadline is not None:
+                self._set(deadline=self._moment.now)  # a volume that was foreign may fit now
+            return
         if before is None or before.window == desired.window:
             return
         # Another method, name or number for the code: the round begins anew, and what is shown is void.
         hold = self.state.journal.hold
-        if hold is not None and hold.reason in (Reason.INVALID_SPEC, Reason.RATE_LIMITED):
+        if hold is not None and hold.reason in (Reason.INVALID_SPEC, Reason.RATE_LIMITED, Reason.PASSKEY_REQUIRED):
             hold = None
         self._journal(attempts_used=0, hold=hold)
         if self.state.phase in (Phase.REQUESTING, Phase.SHOWING):
             self._drop_attempt()
             self._idle(0.0)
 
-    def _opened(self, journal: Journal, credentials: Credentials) -> None:
+    def _opened(self, journal: Journal, credentials: Credentials, *, kept: bool) -> None:
         if self.state.opened:
             return
+        if kept:
+            if not self._may_take(credentials):
+                return
+            # What the earlier object was asked for, and what it waited for, is void.
+            hold, removal = journal.hold, journal.removal
+            journal = replace(
+                journal,
+                attempts_used=0,
+                expired=False,
+                hold=hold if hold is not None and hold.until is not None else None,
+                removal=removal if removal is not None and removal.logged_out else None,
+            )
+            self.commands.append(Stamp())
+        journal = _not_after(self._moment.now, journal, self._limits)
         self._set(
             opened=True, was_opened=True, journal=journal, phase=Phase.BOOTING, deadline=None, fault=None, detail=""
         )
@@ -441,13 +512,30 @@ class _Transition:
             self._journal(hold=None)  # perhaps another image, or another spec
         self._take_credentials(credentials)
 
+    def _may_take(self, credentials: Credentials) -> bool:
+        """Whether a kept volume may become that of this session; one that holds another phone's device may not."""
+        now, limits, desired = self._moment.now, self._limits, self.state.desired
+        if desired is None:
+            self._set(phase=Phase.BOOTING, deadline=now + limits.lock_retry)
+            return False
+        linked = phone_of(credentials.jid) if credentials.valid else None
+        if linked is not None and desired.phone is not None and not same_account(linked, desired.phone):
+            self._set(
+                phase=Phase.FAULTY,
+                deadline=now + limits.volume_retry,
+                fault=Reason.VOLUME_FOREIGN,
+                detail="The volume was kept from another session and holds the device of another phone.",
+            )
+            return False
+        return True
+
     def _inspected(self, credentials: Credentials) -> None:
         self._take_credentials(credentials)
 
     def _take_credentials(self, credentials: Credentials) -> None:
         self._set(credentials=credentials)
         if credentials.present and not credentials.valid:
-            self._set(corrupt=True, credentials=Credentials(), phase=Phase.INSPECTING)
+            self._set(corrupt=True, credentials=Credentials(), phase=Phase.INSPECTING, fault=Reason.CREDENTIALS_CORRUPT)
             self.commands.append(MoveAside())
             self._journal(registered_at=None)
             if self.state.journal.attempt is not None:
@@ -460,7 +548,9 @@ class _Transition:
             self._journal(attempt=scanned, registered_at=now if scanned else None)
         elif attempt is not None and not credentials.present:
             # It died between the scan and the library's commit.
-            self._finish_attempt(Reason.NOT_PAIRED, succeeded=False)
+            self._finish_attempt(
+                Reason.NOT_PAIRED, succeeded=False, message="The client ended before it had stored the pairing."
+            )
         if self.state.phase is Phase.INSPECTING:
             self._set(phase=Phase.INSPECTED)
 
@@ -540,6 +630,7 @@ class _Transition:
         self._set(
             shown=Shown(
                 code=publish.code is not None,
+                since=self._moment.now,
                 expires_at=publish.expires_at,
                 published=shown is not None and shown.published,
             )
@@ -565,30 +656,36 @@ class _Transition:
     def _pairing_ended(self, status: str) -> None:
         if self.state.phase not in (Phase.REQUESTING, Phase.SHOWING):
             return
-        shown, now = self.state.shown, self._moment.now
+        message = _REFUSALS.get(status, "The pairing ended in a way that this client does not know.")
         match status:
             case "success":
                 return
             case "err-client-outdated":
                 self._drop_attempt()
                 self._hold(Reason.CLIENT_OUTDATED, self._limits.outdated)
-            case "passkey-request":
+            case "passkey-request" | "passkey-confirmation":
                 self._fail_attempt(Reason.PASSKEY_REQUIRED, 0.0)
                 self._hold(Reason.PASSKEY_REQUIRED, None)
-            case "timeout" if shown is not None and now >= self._window_end(shown) - 1.0:
+            case "timeout" if self._ran_out():
                 self._fail_attempt(Reason.EXPIRED, 0.0)
             case "timeout":
                 # The library says the same when the connection is lost in the middle of a window.
                 self._connection_failed(Reason.CONNECT_FAILURE, "The connection was lost.", first=1.0)
             case _ if self.state.journal.attempt is None:
-                self._connection_failed(Reason.CONNECT_FAILURE, "", first=1.0)
+                self._connection_failed(Reason.CONNECT_FAILURE, message, first=1.0)
             case _:
-                self._fail_attempt(Reason.NOT_PAIRED, self._backoff(1.0))
+                self._fail_attempt(Reason.NOT_PAIRED, self._backoff(1.0), message)
 
-    def _window_end(self, shown: Shown) -> float:
-        """When the last QR shown ends; a code lasts as long as its window."""
-        attempt = self.state.journal.attempt
-        return attempt.expires_at if shown.code and attempt is not None else shown.expires_at
+    def _ran_out(self) -> bool:
+        """Whether the library had no further QR to show: each lasts `next_qr`, the first of six three times as long.
+
+        A server may offer fewer than six. Behind a pairing code there are QRs as well; the first came a little before.
+        """
+        shown, qr = self.state.shown, self._limits.next_qr
+        if shown is None:
+            return False
+        lasted = self._moment.now - shown.since
+        return lasted > qr / 2 and abs(lasted - qr * round(lasted / qr)) <= (2.0 if shown.code else 1.0)
 
     def _paired(self, event: wire.Paired) -> None:
         attempt = self.state.journal.attempt
@@ -614,7 +711,7 @@ class _Transition:
         self._journal(attempt=replace(attempt, scanned_at=self._moment.now), registered_at=self._moment.now)
         self._conceal()
 
-    def _finish_attempt(self, reason: Reason, *, succeeded: bool) -> None:
+    def _finish_attempt(self, reason: Reason, *, succeeded: bool, message: str = "") -> None:
         """Move the open attempt into the history; a failed one uses up one of the round."""
         journal, now = self.state.journal, self._moment.now
         attempt = journal.attempt
@@ -632,6 +729,7 @@ class _Transition:
             seconds_to_qr=attempt.started_at - attempt.requested_at,
             seconds_to_scan=None if scanned is None else scanned - attempt.started_at,
             seconds_to_connected=None if connected is None or scanned is None else connected - scanned,
+            message=message,
         )
         self._journal(
             attempt=None,
@@ -642,12 +740,12 @@ class _Transition:
             history=(*journal.history, finished)[-HISTORY_LENGTH:],
         )
 
-    def _fail_attempt(self, reason: Reason, wait: float) -> None:
+    def _fail_attempt(self, reason: Reason, wait: float, message: str = "") -> None:
         """The window failed; the next one, if the round has one left, begins after `wait`."""
-        self._finish_attempt(reason, succeeded=False)
+        self._finish_attempt(reason, succeeded=False, message=message)
         self._conceal()
         self._idle(wait)
-        self._set(fault=reason)
+        self._set(fault=reason, detail=message)
 
     def _drop_attempt(self) -> None:
         """The window ended without a result of its own; it does not count."""
@@ -755,6 +853,12 @@ class _Transition:
                 self._connection_failed(
                     Reason.CONNECT_FAILURE, "The server's certificate is not trusted; see spec.caBundle.", first=1.0
                 )
+            case "clock":
+                self._connection_failed(
+                    Reason.CONNECT_FAILURE, "The server's certificate is not valid at this node's time.", first=1.0
+                )
+            case "ban":
+                self._hold(Reason.TEMPORARY_BAN, self._limits.ban_of_unknown_kind)
             case "dns":
                 self._connection_failed(
                     Reason.CONNECT_FAILURE, "The name of WhatsApp's server cannot be resolved.", first=1.0
@@ -831,10 +935,13 @@ class _Transition:
             return
         if self.state.connected_since is not None:
             self._note_disconnect(reason)
-        now = self._moment.now
         self._drop_attempt()
-        self._journal(hold=Hold(reason, None if seconds is None else now + seconds))
+        self._keep_still(reason, seconds)
         self._idle(0.0)
+
+    def _keep_still(self, reason: Reason, seconds: float | None) -> None:
+        now = self._moment.now
+        self._journal(hold=Hold(reason, None if seconds is None else now + seconds, now))
 
     # Removing credentials.
 
@@ -882,12 +989,23 @@ class _Transition:
                 self._set(fault=Reason.PHONE_MISMATCH)
             case Cause.PHONE_REJECTED:
                 self._finish_attempt(Reason.PHONE_CLAIM_CONFLICT, succeeded=False)
-                self._journal(hold=Hold(Reason.PHONE_CLAIM_CONFLICT, None), attempts_used=0)
+                self._keep_still(Reason.PHONE_CLAIM_CONFLICT, None)
+                self._journal(attempts_used=0)
             case Cause.NEVER_LOGGED_IN:
-                self._finish_attempt(Reason.NOT_PAIRED, succeeded=False)
-                self._set(fault=Reason.NOT_PAIRED)
+                message = "The phone has linked the device, but WhatsApp did not let it log in."
+                self._finish_attempt(Reason.NOT_PAIRED, succeeded=False, message=message)
+                self._set(fault=Reason.NOT_PAIRED, detail=message)
+            case Cause.EXPIRED if self._desired().expire:
+                self._drop_scanned_attempt()
+                self._expired()
             case Cause.LOGGED_OUT | Cause.MAIN_DEVICE_GONE | Cause.EXPIRED as cause:
                 self._after_logout(_REASONS[cause])
+
+    def _expired(self) -> None:
+        """What the expiry was asked for is done, and rests until something else is asked for."""
+        self._keep_still(Reason.EXPIRED, None)
+        self._journal(expired=True, attempts_used=0, last_reason=Reason.EXPIRED)
+        self._set(corrupt=False)
 
     def _drop_scanned_attempt(self) -> None:
         """A pairing that held is counted as such although what it made is removed now."""
@@ -898,17 +1016,18 @@ class _Transition:
             self._journal(attempt=None)
 
     def _after_logout(self, reason: Reason) -> None:
-        limits, now = self._limits, self._moment.now
+        limits = self._limits
         self._finish_attempt(reason, succeeded=False)
         count = self.state.journal.logouts + 1
         self._journal(logouts=count, last_reason=reason)
         if not self._desired().relink_on_logout:
-            self._journal(hold=Hold(reason, None))
+            self._keep_still(reason, None)
         elif count > 1:
             wait = backoff(
                 count - 1, self._moment.jitter, first=limits.relink_after_logout, cap=limits.relink_after_logout_cap
             )
-            self._journal(hold=Hold(reason, now + wait), attempts_used=0)
+            self._keep_still(reason, wait)
+            self._journal(attempts_used=0)
         else:
             self._journal(attempts_used=0)
             self._set(fault=reason)
@@ -928,7 +1047,7 @@ class _Transition:
         if state.deadline is None or now < state.deadline:
             return
         match state.phase:
-            case Phase.FAULTY:
+            case Phase.FAULTY | Phase.BOOTING:
                 self._set(deadline=now + limits.volume_retry)
                 self.commands.append(OpenVolume())
             case Phase.OPENING | Phase.AUTHENTICATING if state.let_in:
@@ -972,7 +1091,7 @@ class _Transition:
         if hold is not None:
             if self.state.phase is not Phase.HELD or self.state.deadline != hold.until:
                 self._kill_worker()
-                self._set(phase=Phase.HELD, deadline=hold.until, fault=hold.reason, detail="")
+                self._set(phase=Phase.HELD, deadline=hold.until, fault=hold.reason, detail=self._about(hold))
             return
         if self.state.phase in (Phase.BOOTING, Phase.HELD) or (
             self.state.phase is Phase.IDLE and self._moment.now >= (self.state.deadline or 0.0)
@@ -981,6 +1100,14 @@ class _Transition:
             self.commands.append(Inspect())
         elif self.state.phase is Phase.INSPECTED:
             self._start_worker()
+
+    def _about(self, hold: Hold) -> str:
+        """What a person must know of a hold besides its reason."""
+        if hold.reason is not Reason.INVALID_SPEC:
+            return ""
+        if self._desired().phone is None:
+            return "spec.phone is required for the pairing method PairingCode."
+        return "WhatsApp takes spec.phone for no number of a phone: its country code or its length is wrong."
 
     def _adopt_request(self) -> None:
         """Take the request on record as done where the journal was lost: every pairing writes to it.
@@ -999,12 +1126,16 @@ class _Transition:
                 logged_out = pending is not None and pending.logged_out
                 self._journal(removal=Removal(Cause.UNLINK, None, logged_out=logged_out))
             return
-        if pending is not None and pending.cause is Cause.UNLINK:
-            pending = self._take_back_unlink(pending)
+        if pending is not None and (
+            pending.cause is Cause.UNLINK or (pending.cause is Cause.EXPIRED and not desired.expire)
+        ):
+            pending = self._take_back(pending)
         if pending is not None:
             return
         if state.phase is Phase.UNLINKED:
             self._idle(0.0)
+        self._heed_expiry_taken_back()
+        journal = self.state.journal
         until = now + self._limits.removal
         request = desired.relink_request_id
         if request is not None and request != journal.relink_request_id:
@@ -1013,6 +1144,13 @@ class _Transition:
             else:
                 self._journal(removal=Removal(Cause.RELINK, until, request_id=request))
                 return
+        if desired.expire and not journal.expired:
+            if state.credentials.present:
+                self._journal(removal=Removal(Cause.EXPIRED, until))
+            else:
+                self._drop_attempt()
+                self._expired()
+            return
         linked = phone_of(state.credentials.jid) if state.credentials.present else None
         if linked is None:
             return
@@ -1022,8 +1160,14 @@ class _Transition:
             fresh = journal.attempt is not None
             self._journal(removal=Removal(Cause.PHONE_MISMATCH if fresh else Cause.PHONE_CHANGED, until))
 
-    def _take_back_unlink(self, removal: Removal) -> Removal | None:
-        """An unlink is no longer asked for: drop it, unless the server knows the device no longer, or is being told."""
+    def _heed_expiry_taken_back(self) -> None:
+        journal = self.state.journal
+        if journal.expired and not self._desired().expire:
+            hold = journal.hold if journal.hold is not None and journal.hold.reason is not Reason.EXPIRED else None
+            self._journal(expired=False, hold=hold)
+
+    def _take_back(self, removal: Removal) -> Removal | None:
+        """It is no longer asked for: drop it, unless the server knows the device no longer, or is being told."""
         if removal.logged_out or self.state.phase in (Phase.LOGGING_OUT, Phase.WIPING):
             return removal
         self._journal(removal=None)
@@ -1084,7 +1228,7 @@ class _Transition:
                 case Reason.PHONE_CLAIM_CONFLICT:
                     lifted = desired.rejected_phone is None
                 case Reason.LOGGED_OUT | Reason.MAIN_DEVICE_GONE | Reason.EXPIRED if hold.until is None:
-                    lifted = desired.relink_on_logout
+                    lifted = desired.relink_on_logout and not self.state.journal.expired
                 case _:
                     pass
             if hold.until is not None and self._moment.now >= hold.until:
@@ -1098,7 +1242,7 @@ class _Transition:
             and not self.state.credentials.present
             and self.state.phase not in WITH_WORKER
         ):
-            self._journal(hold=Hold(Reason.ATTEMPTS_EXHAUSTED, None))
+            self._keep_still(Reason.ATTEMPTS_EXHAUSTED, None)
 
     # Steps.
 

@@ -123,6 +123,8 @@ class FinishedAttempt:
     seconds_to_qr: float | None
     seconds_to_scan: float | None
     seconds_to_connected: float | None
+    message: str = ""
+    """A sentence of ours where there is more to say than the reason does."""
 
 
 class Cause(StrEnum):
@@ -157,10 +159,11 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """No connection is tried: until a time, or (None) until something is asked for."""
+    """No connection is tried: from `since` until a time, or (None) until something is asked for."""
 
     reason: Reason
     until: float | None
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,8 @@ class Journal:
     replaced: int = 0
     """Times in a row that another client took the connection over."""
     rate_limited: int = 0
+    expired: bool = False
+    """The request for expiry that the desired state holds was done."""
 
 
 JOURNAL_VERSION: Final = 1

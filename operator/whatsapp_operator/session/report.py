@@ -66,6 +66,7 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
             "lastConnectedAt": timestamp(journal.last_connected_at),
             "disconnects": journal.disconnects,
             "lastReason": journal.last_reason.value if journal.last_reason else None,
+            "replaced": journal.replaced,
             "nextRetryAt": timestamp(state.deadline) if waiting else None,
         },
         "pairing": {
@@ -148,6 +149,7 @@ def _finished(entry: FinishedAttempt) -> dict[str, Any]:
         "finishedAt": timestamp(entry.finished_at),
         "result": "Succeeded" if entry.succeeded else "Failed",
         "reason": entry.reason.value,
+        "message": entry.message,
         "secondsToQR": _rounded(entry.seconds_to_qr),
         "secondsToScan": _rounded(entry.seconds_to_scan),
         "secondsToConnected": _rounded(entry.seconds_to_connected),

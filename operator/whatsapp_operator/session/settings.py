@@ -21,8 +21,10 @@ class Settings:
     session: str
     tenant: str
     pod_uid: str
+    """Of the pod; `session_uid` is that of the session object, None under an operator that does not tell it."""
     api_host: str
     api_port: int
+    session_uid: str | None = None
     proxy_url: str | None = field(default=None, repr=False)
     log_level: str = "INFO"
     data_dir: Path = Path(names.DATA_DIR)
@@ -56,6 +58,7 @@ class Settings:
             pod_uid=required(names.ENV_POD_UID),
             api_host=required("KUBERNETES_SERVICE_HOST"),
             api_port=int(port),
+            session_uid=environment.get(names.ENV_SESSION_UID) or None,
             proxy_url=environment.get(names.ENV_PROXY_URL) or None,
             log_level=level,
         )

@@ -46,7 +46,7 @@ class Supervisor:
         self._settings = settings
         self._limits = limits
         self._clock = Clock()
-        self._volume = Volume(settings.data_dir, settings.tenant)
+        self._volume = Volume(settings.data_dir, settings.tenant, settings.session_uid)
         self._metrics = Metrics()
         self._boot_id = random_tokens.token_hex(8)
         self._state, self._first_commands = machine.begin()
@@ -159,6 +159,8 @@ class Supervisor:
                 match command:
                     case machine.OpenVolume():
                         answers.append(machine.Opened(*self._volume.open()))
+                    case machine.Stamp():
+                        self._volume.stamp()
                     case machine.Inspect():
                         answers.append(machine.Inspected(self._volume.inspect()))
                     case machine.MoveAside():
@@ -326,9 +328,15 @@ class Supervisor:
         worker, self._worker = self._worker, None
         if self._state.shown is not None:
             self._publisher.show(None)
+        journal = self._state.journal
+        if self._state.phase is machine.Phase.CONNECTED:
+            journal = replace(journal, last_used_at=self._clock.now())
+            with contextlib.suppress(VolumeError):
+                self._volume.save(journal)
         if self._state.phase not in (machine.Phase.HELD, machine.Phase.FAULTY, machine.Phase.UNLINKED):
             last = replace(
                 self._state,
+                journal=journal,
                 phase=machine.Phase.BOOTING,
                 shown=None,
                 connected_since=None,

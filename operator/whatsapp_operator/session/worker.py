@@ -44,6 +44,8 @@ PROBE_TIMEOUT: Final = 1.0
 PNG_SCALE: Final = 6
 """Pixels a module: about 400 pixels a side, sharp on a screen and some 2 KiB."""
 
+_NOT_VALID_NOW: Final = r"not yet valid|not valid yet|certificate (has )?expired"
+
 _SQLITE_OPTIONS: Final = "?_foreign_keys=on&_journal_mode=WAL&_busy_timeout=7000&_x="
 """neonize appends `?_foreign_keys=on` to what it is given; the last parameter swallows it."""
 
@@ -323,7 +325,8 @@ def qr_png(text: str) -> bytes:
 def classify_connect_error(text: str, *, with_proxy: bool) -> wire.ConnectEnded:
     """What kind of failure connect() raised, from the text that Go's net, tls and websocket packages make of it.
 
-    Of an HTTP proxy's refusal only the status text is left, at the end.
+    Of an HTTP proxy's refusal only the status text is left, at the end. neonize cannot pass on a ban whose code it does
+    not know: `required field neonize.TemporaryBan.Code not set`.
     """
     tail = text.rsplit(": ", 1)[-1].strip()
     status = next((s.value for s in http.HTTPStatus if s.value >= 300 and s.phrase.casefold() == tail.casefold()), 0)
@@ -333,10 +336,16 @@ def classify_connect_error(text: str, *, with_proxy: bool) -> wire.ConnectEnded:
         kind = "network"
         if with_proxy and (status or "proxyconnect" in low or "socks" in low):
             kind = "proxy"
+        elif re.search(_NOT_VALID_NOW, low):
+            kind = "clock"
         elif "x509" in low or "tls:" in low:
             kind = "tls"
         elif "lookup " in low:
             kind = "dns"
+    elif re.search(_NOT_VALID_NOW, low):
+        kind = "clock"  # the certificate within the Noise handshake
+    elif "temporaryban" in low:
+        kind = "ban"
     elif re.search(r"database|sqlite|no such file|disk i/o|read-only", low):
         kind = "storage"
     return wire.ConnectEnded(kind=kind, status=status, detail=text)

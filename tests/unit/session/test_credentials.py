@@ -35,7 +35,7 @@ def register(volume: Volume) -> None:
 
 
 def test_an_empty_volume(volume: Volume) -> None:
-    assert volume.open() == (Journal(), Credentials())
+    assert volume.open() == (Journal(), Credentials(), False)
 
 
 def test_finds_the_registered_device(volume: Volume) -> None:
@@ -98,7 +98,7 @@ def test_a_wipe_leaves_the_journal(volume: Volume) -> None:
     volume.save(Journal(seq=7, failed=7))
     volume.wipe()
     volume.wipe()
-    assert volume.open() == (Journal(seq=7, failed=7), Credentials())
+    assert volume.open() == (Journal(seq=7, failed=7), Credentials(), False)
     assert list(volume.database.parent.glob("credentials*")) == []
 
 
@@ -179,3 +179,37 @@ def test_nothing_is_readable_by_others(tmp_path: Path) -> None:
         os.umask(previous)
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
+
+
+@pytest.mark.parametrize(
+    ("stamped", "own", "kept"),
+    [
+        ("uid-1", "uid-1", False),
+        ("uid-1", "uid-2", True),
+        ("uid-1", None, False),  # an operator that does not tell it
+        (None, "uid-2", False),  # a stamp of such an operator
+        (None, None, False),
+    ],
+)
+def test_a_volume_kept_from_an_earlier_object_is_told_until_it_is_stamped(
+    tmp_path: Path, stamped: str | None, own: str | None, kept: bool
+) -> None:
+    before = Volume(tmp_path, "acme", stamped)
+    assert before.open()[2] is False, "a new volume is its own"
+    before.close()
+    volume = Volume(tmp_path, "acme", own)
+    assert volume.open()[2] is kept
+    assert volume.open()[2] is kept, "not by looking"
+    volume.stamp()
+    assert volume.open()[2] is False
+    volume.close()
+
+
+def test_a_stamp_without_an_object_is_renewed(tmp_path: Path) -> None:
+    for own in (None, "uid-1"):
+        volume = Volume(tmp_path, "acme", own)
+        volume.open()
+        volume.close()
+    other = Volume(tmp_path, "acme", "uid-2")
+    assert other.open()[2] is True
+    other.close()

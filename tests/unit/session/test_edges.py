@@ -32,6 +32,8 @@ def test_settings_of_the_pod() -> None:
     assert settings.api_port == 443
     assert settings.proxy_url == "http://user:hunter2@proxy:1"
     assert "hunter2" not in repr(settings)
+    assert settings.session_uid is None, "an older operator does not tell it"
+    assert Settings.from_environment({**ENVIRONMENT, "WHATSAPP_SESSION_UID": "u"}).session_uid == "u"
 
 
 @pytest.mark.parametrize("missing", ENVIRONMENT)

@@ -1,5 +1,6 @@
 """The machine as tables: what is done and told for each event in each situation."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -534,6 +535,73 @@ def test_two_spellings_of_an_account_are_one_phone(declared: str, linked: str) -
     assert session.state.journal.removal.cause is Cause.PHONE_REJECTED
 
 
+class KeptVolume(Session):
+    """A session whose volume was kept from an earlier object."""
+
+    def open(self, desired: Desired | None, credentials: Credentials, journal: Journal) -> list[m.Command]:
+        self.credentials, self.saved = credentials, journal
+        self.state, _ = m.begin()
+        if desired is not None:
+            self.feed(m.DesiredChanged(desired))
+        return self.feed(m.Opened(journal, credentials, kept=True))
+
+
+KEPT_JOURNAL = Journal(
+    seq=3,
+    failed=3,
+    attempts_used=3,
+    relink_request_id="old",
+    secret_shown=True,
+    hold=Hold(Reason.ATTEMPTS_EXHAUSTED, None),
+    removal=Removal(Cause.RELINK, START, request_id="older"),
+    registered_at=START - 60,
+)
+
+
+def test_a_kept_volume_with_another_phone_is_left_alone_until_the_phone_fits() -> None:
+    session = KeptVolume()
+    desired = Desired(phone="+15551230009", relink_request_id="new", rejected_phone=PHONE, unlink=True, expire=True)
+    assert session.open(desired, LINKED, KEPT_JOURNAL) == []
+    assert session.told == (MachineState.FAILED, Reason.VOLUME_FOREIGN)
+    assert session.after(LIMITS.volume_retry) == [m.OpenVolume()]
+    assert session.feed(m.Opened(KEPT_JOURNAL, LINKED, kept=True)) == []
+    session.feed(m.DesiredChanged(Desired(phone=PHONE)))
+    assert session.after(0.0) == [m.OpenVolume()], "at once"
+    session.feed(m.Opened(KEPT_JOURNAL, LINKED, kept=True))
+    assert m.Stamp() in session.commands
+    assert session.at(Phase.OPENING)
+    assert session.credentials.present
+
+
+@pytest.mark.parametrize(
+    ("phone", "credentials"),
+    [
+        (None, LINKED),
+        (PHONE, LINKED),
+        ("+15551230009", Credentials()),
+        ("+15551230009", Credentials(present=True, valid=False)),
+    ],
+)
+def test_a_kept_volume_that_fits_is_taken_without_what_was_asked_of_it(
+    phone: str | None, credentials: Credentials
+) -> None:
+    session = KeptVolume()
+    session.open(Desired(phone=phone), credentials, KEPT_JOURNAL)
+    assert m.Stamp() in session.commands
+    assert session.done(m.Wipe) == []
+    assert session.state.phase in (Phase.OPENING, Phase.REQUESTING)
+    journal = session.saved
+    assert (journal.seq, journal.attempts_used, journal.hold, journal.removal) == (3, 0, None, None)
+
+
+def test_whose_a_kept_volume_is_shows_only_with_what_is_asked_for() -> None:
+    session = KeptVolume()
+    assert session.open(None, Credentials(present=True, valid=False), KEPT_JOURNAL) == []
+    assert session.at(Phase.BOOTING)
+    session.feed(m.DesiredChanged(Desired()))
+    assert session.after(0.0) == [m.OpenVolume()]
+
+
 def test_removing_the_phone_wipes_nothing() -> None:
     session = paired(Desired(phone=PHONE))
     assert session.feed(m.DesiredChanged(Desired())) == []
@@ -907,3 +975,215 @@ def test_a_hold_for_a_spec_ends_with_another_image_or_spec() -> None:
     for reason in (Reason.CLIENT_OUTDATED, Reason.INVALID_SPEC):
         session = Session(None, LINKED, Journal(hold=Hold(reason, None)))
         assert session.at(Phase.OPENING)
+
+
+def test_an_expiry_logs_out_wipes_and_rests() -> None:
+    session = paired(Desired(expire=True))
+    assert session.told == (MachineState.CONNECTING, Reason.EXPIRED)
+    assert session.done(m.LogOut) == [m.LogOut()]
+    session.feed(wire.LogoutDone(""))
+    session.after(1e6)
+    assert not session.credentials.present
+    assert session.told == (MachineState.HELD, Reason.EXPIRED)
+    again = Session(Desired(expire=True), Credentials(), session.saved)
+    assert again.told == (MachineState.HELD, Reason.EXPIRED)
+    again.feed(m.DesiredChanged(Desired()))
+    again.after(0.0)
+    assert again.at(Phase.REQUESTING)
+    assert not again.state.journal.expired
+
+
+def test_an_expiry_does_not_wait_for_a_server_that_is_away() -> None:
+    session = Session(Desired(expire=True, relink_on_logout=False), LINKED, Journal(registered_at=START - 60))
+    session.after(LIMITS.removal)
+    assert session.told == (MachineState.HELD, Reason.EXPIRED)
+    assert not session.credentials.present
+    session.feed(m.DesiredChanged(Desired(relink_on_logout=False)))
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING)
+
+
+def test_an_expiry_of_what_is_not_paired_wipes_nothing() -> None:
+    for session in (Session(Desired(expire=True)), showing()):
+        session.feed(m.DesiredChanged(Desired(expire=True)))
+        assert session.told == (MachineState.HELD, Reason.EXPIRED)
+        assert session.done(m.Wipe) == []
+        assert session.state.shown is None
+    corrupt = Session(Desired(expire=True), Credentials(present=True, valid=False))
+    assert corrupt.told == (MachineState.HELD, Reason.EXPIRED)
+    assert not corrupt.state.corrupt
+
+
+def test_an_expiry_is_over_with_a_new_relink_and_not_asked_for_again() -> None:
+    session = paired(Desired(expire=True))
+    session.feed(wire.LogoutDone(""), m.DesiredChanged(Desired(expire=True, relink_request_id="r1")))
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING)
+    session.pair()
+    session.after(LIMITS.stable)
+    assert session.at(Phase.CONNECTED)
+    assert Session(Desired(expire=True, relink_request_id="r1"), LINKED, session.saved).at(Phase.OPENING)
+
+
+def test_an_expiry_that_is_taken_back_in_time_costs_nothing() -> None:
+    session = Session(Desired(expire=True), LINKED, Journal(registered_at=START - 60))
+    session.feed(m.DesiredChanged(Desired()))
+    assert session.state.journal.removal is None
+    session.feed(CONNECTED)
+    assert session.at(Phase.CONNECTED)
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        ("error", "verified"),
+        ("err-scanned-without-multidevice", "cannot link"),
+        ("err-unexpected-state", "WhatsApp ended"),
+        ("surprise", "does not know"),
+    ],
+)
+def test_a_refused_scan_says_why_and_goes_on_saying_it(status: str, word: str) -> None:
+    session = showing()
+    session.feed(wire.PairingEnded(status))
+    assert session.told == (MachineState.CONNECTING, Reason.NOT_PAIRED)
+    assert word in session.state.detail
+    session.after(2.0)
+    session.show()
+    (entry,) = session.state.journal.history
+    assert (entry.reason, word in entry.message) == (Reason.NOT_PAIRED, True)
+    before_the_qr = Session()
+    before_the_qr.feed(wire.PairingEnded(status))
+    assert before_the_qr.told == (MachineState.CONNECTING, Reason.CONNECT_FAILURE)
+    assert word in before_the_qr.state.detail
+
+
+@pytest.mark.parametrize("status", ["passkey-request", "passkey-confirmation"])
+def test_a_passkey_stops_the_round(status: str) -> None:
+    session = showing()
+    session.feed(wire.PairingEnded(status))
+    session.after(1e6)
+    assert session.told == (MachineState.HELD, Reason.PASSKEY_REQUIRED)
+    assert session.state.journal.failed == 1
+    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING)
+
+
+@pytest.mark.parametrize("refs", range(1, 7))
+def test_refs_that_run_out_are_the_end_of_an_attempt(refs: int) -> None:
+    session = showing()
+    session.now += LIMITS.first_qr if refs == 6 else LIMITS.next_qr
+    for _ in range(refs - 1):
+        session.feed(wire.QRCode("qr", "png"))
+        session.now += LIMITS.next_qr
+    session.feed(wire.PairingEnded("timeout"))
+    assert [entry.reason for entry in session.state.journal.history] == [Reason.EXPIRED]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 8.0, 28.0])
+def test_a_connection_that_is_lost_in_a_window_is_not_the_end_of_an_attempt(seconds: float) -> None:
+    session = showing()
+    session.now += seconds
+    session.feed(wire.PairingEnded("timeout"))
+    assert session.told == (MachineState.CONNECTING, Reason.CONNECT_FAILURE)
+    assert session.state.journal.history == ()
+
+
+def test_an_unusable_phone_is_named() -> None:
+    by_code = PairingSpec(PairingMethod.PAIRING_CODE)
+    session = Session(Desired(pairing=by_code))
+    session.after(0.0)
+    assert session.told == (MachineState.HELD, Reason.INVALID_SPEC)
+    assert "spec.phone is required" in session.state.detail
+    session.feed(m.DesiredChanged(Desired(phone=PHONE, pairing=by_code)))
+    session.after(0.0)
+    session.feed(wire.QRCode("", ""), wire.PairingCodeRefused("invalid_phone", ""))
+    session.after(0.0)
+    assert session.told == (MachineState.HELD, Reason.INVALID_SPEC)
+    assert "spec.phone" in session.state.detail
+
+
+@pytest.mark.parametrize("unanswered", [False, True])
+def test_a_code_that_is_refused_or_does_not_come_is_asked_for_again(unanswered: bool) -> None:
+    session = Session(Desired(phone=PHONE, pairing=PairingSpec(PairingMethod.PAIRING_CODE)))
+    waits = []
+    for _ in range(4):
+        session.feed(wire.QRCode("", ""))
+        if unanswered:
+            assert session.after(LIMITS.code - 1.0) == []
+            session.after(1.0)
+        else:
+            session.feed(wire.PairingCodeRefused("other", ""))
+        waits.append((session.state.deadline or 0.0) - session.now)
+        session.after(waits[-1])
+    assert waits == [1.0, 2.0, 4.0, 8.0]
+
+
+def test_a_ban_without_an_end_is_waited_for() -> None:
+    session = Session(None, LINKED)
+    session.feed(wire.ConnectEnded("ban", 0, ""))
+    session.after(0.0)
+    assert session.told == (MachineState.HELD, Reason.TEMPORARY_BAN)
+    assert m.next_deadline(session.state) == session.now + LIMITS.ban_of_unknown_kind
+
+
+def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
+    """A journal of a node whose clock was a year ahead."""
+    ahead = paired()
+    ahead.now += 3e7
+    ahead.feed(wire.TemporaryBan(101, 3600))
+    session = Session(None, LINKED, ahead.saved)
+    assert session.told == (MachineState.HELD, Reason.TEMPORARY_BAN)
+    assert m.next_deadline(session.state) == START + 3600
+
+    ahead = showing()
+    ahead.now += 3e7
+    ahead.scan()
+    ahead.feed(CONNECTED)
+    session = Session(None, LINKED, ahead.saved)
+    session.feed(CONNECTED)
+    session.after(LIMITS.stable)
+    (entry,) = session.state.journal.history
+    assert entry.succeeded
+    assert None not in (entry.seconds_to_qr, entry.seconds_to_scan, entry.seconds_to_connected)
+    assert min(entry.seconds_to_qr or 0.0, entry.seconds_to_scan or 0.0, entry.seconds_to_connected or 0.0) >= 0.0
+
+    ahead = paired(Desired(relink_request_id="r1"))
+    ahead.saved = replace(ahead.saved, removal=Removal(Cause.RELINK, START + 3e7, request_id="r1"))
+    session = Session(Desired(relink_request_id="r1"), LINKED, ahead.saved)
+    session.after(LIMITS.removal)
+    assert session.state.journal.relink_request_id == "r1"
+
+
+CRASHES: dict[str, Callable[[], Session]] = {
+    "opening": lambda: Session(None, LINKED),
+    "requesting": Session,
+    "showing": showing,
+    "connected": paired,
+    "reconnecting": lambda: fed(paired(), wire.Disconnected()),
+    "logging out": lambda: fed(paired(), m.DesiredChanged(Desired(unlink=True))),
+    "relinking": lambda: fed(paired(), m.DesiredChanged(Desired(relink_request_id="r1"))),
+}
+
+
+def fed(session: Session, *events: m.Event) -> Session:
+    session.feed(*events)
+    return session
+
+
+@pytest.mark.parametrize("situation", CRASHES)
+def test_a_worker_crash_loses_nothing_and_costs_one_step(situation: str) -> None:
+    session = CRASHES[situation]()
+    before, credentials = session.state, session.credentials
+    assert before.phase in m.WITH_WORKER
+    session.feed(m.WorkerExited())
+    after = session.state
+    assert session.credentials == credentials
+    assert after.failures <= before.failures + 1
+    assert (after.journal.seq, after.journal.attempts_used) == (before.journal.seq, before.journal.attempts_used)
+    assert after.journal.removal == before.journal.removal
+    assert len(session.done(m.StartWorker)) == 1, "the first is made good at once"
+    session.feed(m.WorkerExited())
+    assert session.at(Phase.IDLE)
+    session.after(1.0)
+    assert session.state.phase in m.WITH_WORKER

@@ -22,7 +22,7 @@ KEYS = {
     "message": None,
     "credentials": {"present", "valid", "registeredAt", "lastUsedAt"},
     "device": {"jid", "lid", "platform", "businessName", "pushName"},
-    "connection": {"since", "lastConnectedAt", "disconnects", "lastReason", "nextRetryAt"},
+    "connection": {"since", "lastConnectedAt", "disconnects", "lastReason", "replaced", "nextRetryAt"},
     "pairing": {
         "method",
         "state",
@@ -140,7 +140,7 @@ def test_tells_the_history_as_in_the_contract() -> None:
     session.after(200)
     (entry,) = built(session)["pairing"]["history"]
     assert entry.keys() == {
-        "seq", "id", "method", "startedAt", "finishedAt", "result", "reason", "secondsToQR", "secondsToScan",
+        "seq", "id", "method", "startedAt", "finishedAt", "result", "reason", "message", "secondsToQR", "secondsToScan",
         "secondsToConnected",
     }  # fmt: skip
     assert (entry["result"], entry["reason"], entry["secondsToScan"]) == ("Failed", "Expired", None)

@@ -25,6 +25,14 @@ DIAL = (
         (DIAL + "dial tcp 31.13.0.1:443: i/o timeout", False, "network", 0),
         ("unable to open database file: no such file or directory", False, "storage", 0),
         ("required field Reason not set", False, "other", 0),
+        ("proto: required field neonize.TemporaryBan.Code not set", False, "ban", 0),
+        (
+            DIAL + "tls: failed to verify certificate: x509: certificate has expired or is not yet valid",
+            True,
+            "clock",
+            0,
+        ),
+        ("noise handshake failed: failed to verify server cert: leaf cert cert certificate expired", True, "clock", 0),
     ],
 )
 def test_connect_errors_are_told_apart(text: str, with_proxy: bool, kind: str, status: int) -> None:

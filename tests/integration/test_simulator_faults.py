@@ -1,6 +1,7 @@
 """Each fault of the simulator, and what an unmodified neonize makes of it."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -160,6 +161,41 @@ def test_hang_from_the_start(simulator: SimulatorProcess, tmp_path: Path) -> Non
         # The client gives up its handshake after 20 s.
         client.wait_for("connect-raised", seconds=40)
         assert client.named("qr") == []
+
+
+def test_hang_after_pairing(simulator: SimulatorProcess, client: NeonizeClient) -> None:
+    qr = client.qr()
+    simulator.fault(kind="hang", phone=PHONE)
+    assert simulator.scan(PHONE, qr).status == 201
+    client.wait_for("PairStatus")
+    eventually(lambda: simulator.call("GET", "/faults").body == {"faults": []}, "the login was left unanswered")
+    assert client.do("state") == {"connected": True, "loggedIn": False}
+    assert client.named("Connected") == []
+    client.kill()
+    client.start()
+    client.wait_for("Connected")
+
+
+def test_slow_for_everyone(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    simulator.fault(kind="slow", milliseconds=500, times=None)
+    with NeonizeClient(simulator, tmp_path / "client.db") as client:
+        started = time.monotonic()
+        qr = client.qr()
+        # The server's part of the handshake and the references come one after the other.
+        assert time.monotonic() - started >= 1
+        assert simulator.scan(PHONE, qr).status == 201
+        client.wait_for("Connected")
+        simulator.send(FRIEND, PHONE, "late")
+        client.wait_for("Message", text="late")
+    (fault,) = simulator.call("GET", "/faults").body["faults"]
+    assert fault["fired"] == 2
+
+
+def test_so_slow_that_keepalives_time_out(simulator: SimulatorProcess, away: NeonizeClient) -> None:
+    simulator.fault(kind="slow", phone=PHONE, device=1, milliseconds=11_000)
+    away.start()
+    away.wait_for("KeepAliveTimeout", seconds=60)
+    away.wait_for("Connected", seconds=60)
 
 
 def test_ignored_keepalives(simulator: SimulatorProcess, linked: NeonizeClient) -> None:

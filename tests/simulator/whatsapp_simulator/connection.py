@@ -165,6 +165,9 @@ class Connection:
         """Apply the faults that last as long as the stream."""
         if self._server.faults.take_for(faults.Hang, id):
             self._stream.silent = True
+        slow = None if self._stream.delay else self._server.faults.take_for(faults.Slow, id)
+        if slow:
+            self._stream.delay = slow.seconds
         close = self._server.faults.take_for(faults.CloseAfterFrames, id)
         if close:
             self._stanzas_left = close.frames

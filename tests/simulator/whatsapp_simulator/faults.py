@@ -63,6 +63,18 @@ class Hang(Behaviour):
 
 
 @dataclass(frozen=True, slots=True)
+class Slow(Behaviour):
+    """What the server sends is late by this much: from the start, or from login where scoped."""
+
+    kind: ClassVar[str] = "slow"
+    milliseconds: int = field(default=1000, metadata=_within(1, 600_000))
+
+    @property
+    def seconds(self) -> float:
+        return self.milliseconds / 1000
+
+
+@dataclass(frozen=True, slots=True)
 class Failure(Behaviour):
     """A login or registration is answered by `<failure>`; `code` and `expire` (seconds) belong to reason 402."""
 
@@ -187,6 +199,7 @@ KINDS: Final[dict[str, type[Behaviour]]] = {
         FewRefs,
         CloseAfterFrames,
         Hang,
+        Slow,
         Failure,
         StreamError,
         Drop,

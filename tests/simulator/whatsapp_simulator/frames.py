@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
@@ -19,6 +21,9 @@ class FrameError(ValueError):
 
 class Frames(Protocol):
     """Both directions of one client's stream."""
+
+    delay: float
+    """Seconds by which what is sent is late, the end of the stream included; the order stays."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -78,6 +83,9 @@ class WebSocketFrames:
         self._socket = socket
         self._request = request
         self._buffer = FrameBuffer()
+        self._order = asyncio.Lock()
+        self._late: set[asyncio.Task[None]] = set()
+        self.delay = 0.0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for message in self._socket:
@@ -86,10 +94,24 @@ class WebSocketFrames:
                     yield frame
 
     async def send(self, frame: bytes) -> None:
-        await self._socket.send_bytes(framed(frame))
+        if not self.delay:
+            await self._socket.send_bytes(framed(frame))
+            return
+        due = asyncio.get_running_loop().time() + self.delay
+        task = asyncio.create_task(self._send_at(due, framed(frame)))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    async def _send_at(self, due: float, data: bytes) -> None:
+        async with self._order:
+            await asyncio.sleep(due - asyncio.get_running_loop().time())
+            with contextlib.suppress(ConnectionError):
+                await self._socket.send_bytes(data)
 
     async def close(self) -> None:
-        await self._socket.close()
+        await asyncio.sleep(self.delay)
+        async with self._order:
+            await self._socket.close()
 
     def abort(self) -> None:
         if self._request.transport is not None:

@@ -97,6 +97,9 @@ class Server:
             async for _ in frames:
                 logger.debug("a frame is left unanswered")
             return
+        slow = self.faults.take(faults.Slow)
+        if slow:
+            frames.delay = slow.seconds
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
             stream, introduction = await accept(frames, self.noise, self.now())
         await Connection(self, stream).run(introduction)

@@ -48,6 +48,15 @@ class Stream:
         self.silent = False
         """Whether nothing more is sent; see the fault `hang`."""
 
+    @property
+    def delay(self) -> float:
+        """Seconds by which what is sent is late; see the fault `slow`."""
+        return self._frames.delay
+
+    @delay.setter
+    def delay(self, seconds: float) -> None:
+        self._frames.delay = seconds
+
     async def stanzas(self, dictionary: Dictionary) -> AsyncIterator[Node]:
         """The client's stanzas until it closes the stream.
 

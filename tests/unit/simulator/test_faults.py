@@ -68,6 +68,8 @@ def test_faults_as_described(body: dict[str, Any], parsed: tuple[Behaviour, Scop
         ({"kind": "close-after-frames", "frames": True}, "frames must be a number"),
         ({"kind": "close-after-frames", "frames": -1}, "frames must be between 0 and"),
         ({"kind": "refuse-dial", "status": 200}, "status must be between 300 and 599"),
+        ({"kind": "slow", "milliseconds": 0}, "milliseconds must be between 1 and"),
+        ({"kind": "slow", "seconds": 1}, "slow has no seconds"),
         ({"kind": "few-refs", "refs": 0}, "refs must be between 1 and"),
         ({"kind": "few-refs", "phone": "15551230001"}, "cannot be limited to a phone"),
         ({"kind": "refuse-code", "code": "429"}, "code must be a number"),

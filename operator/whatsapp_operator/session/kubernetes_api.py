@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from whatsapp_operator.api import names
-from whatsapp_operator.session.masking import mask
+from whatsapp_operator.api.masking import mask
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from whatsapp_operator.session.masking import mask
+from whatsapp_operator.api.masking import mask
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from whatsapp_operator.api.masking import mask
 from whatsapp_operator.session import wire
-from whatsapp_operator.session.masking import mask
 
 logger = logging.getLogger(__name__)
 

@@ -294,8 +294,11 @@ class Stage:
 
     def events(self, name: str) -> list[str]:
         """Reasons of the events about the session."""
+        return [event["reason"] for event in self.events_in_full(name)]
+
+    def events_in_full(self, name: str) -> list[dict[str, Any]]:
         found = self.api.get(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events")["items"]
-        return [event["reason"] for event in found if event["regarding"]["name"] == name]
+        return [event for event in found if event["regarding"]["name"] == name]
 
 
 def now() -> str:

@@ -134,7 +134,7 @@ def test_suspend_and_resume(operator: Replica, stage: Stage) -> None:
 def test_unused_credentials_of_a_suspended_session_are_removed_where_that_is_asked_for(
     operator: Replica, stage: Stage
 ) -> None:
-    # The time comes a moment after the session was suspended, as a rule, so that nothing but a timer tells the operator.
+    # The time comes a moment after the session was suspended, so that as a rule nothing but a timer tells of it.
     used = (datetime.now(UTC) - timedelta(hours=1) + timedelta(seconds=5)).isoformat()
     credentials = {"present": True, "valid": True, "registeredAt": used, "lastUsedAt": used}
     pods = {}
@@ -589,22 +589,36 @@ def test_a_paused_session_is_left_alone_but_can_be_deleted(operator: Replica, st
     stage.gone("paused")
 
 
-def test_finished_attempts_are_counted_once(operator: Replica, stage: Stage) -> None:
+def test_finished_attempts_are_counted_and_told_once(operator: Replica, stage: Stage) -> None:
     stage.create("attempts", phone="+15551230126", tenant="attempts")
     stage.start_pod("attempts")
     labels = {"method": "QRCode", "result": "Failed", "reason": "Expired"}
     before = operator.metric("whatsapp_pairing_attempts_total", **labels)
     stage.report("attempts", "Starting", "Starting")
     eventually(lambda: stage.status("attempts")["pairing"].get("lastCountedSeq") == 0, "counting starts", every=0.02)
-    attempt = {"seq": 1, "id": "a", "method": "QRCode", "result": "Failed", "reason": "Expired", "secondsToQR": 0.4}
-    pairing = {"state": "Showing", "attempt": 2, "seq": 1, "succeeded": 0, "failed": 1, "history": [attempt]}
+    attempt = {"seq": 1, "id": "first", "method": "QRCode", "result": "Failed", "reason": "Expired", "secondsToQR": 0.4}
+    pairing = {"state": "Showing", "attempt": 2, "id": "second", "seq": 1, "failed": 1, "history": [attempt]}
     stage.report("attempts", "ShowingQR", "QRAvailable", pairing=pairing)
     stage.condition("attempts", "QRReady", status="True")
     stage.report("attempts", "Connected", "Connected", pairing=pairing, **paired("+15551230126"))
     stage.condition("attempts", "Connected", status="True")
     settled(operator)
     assert operator.metric("whatsapp_pairing_attempts_total", **labels) == before + 1
-    assert stage.status("attempts")["pairing"]["lastCountedSeq"] == 1
+    good = {"seq": 2, "id": "second", "method": "QRCode", "result": "Succeeded", "reason": "Paired"}
+    done = {"state": "Succeeded", "attempt": 0, "seq": 2, "succeeded": 1, "failed": 1, "history": [attempt, good]}
+    stage.report("attempts", "Connected", "Connected", pairing=done, **paired("+15551230126"))
+    eventually(lambda: stage.status("attempts")["pairing"]["lastCountedSeq"] == 2, "it is counted", every=0.02)
+    assert stage.status("attempts")["pairing"]["last"]["id"] == "second"
+    settled(operator)
+    notes = {
+        reason: [event["note"] for event in stage.events_in_full("attempts") if event["reason"] == reason]
+        for reason in ("PairingFailed", "QRAvailable", "PairingSucceeded")
+    }
+    assert [len(found) for found in notes.values()] == [1, 1, 1]
+    assert "Expired: Time has run out" in notes["PairingFailed"][0]
+    assert notes["PairingFailed"][0].endswith("Attempt first.")
+    assert notes["QRAvailable"][0].endswith("Attempt second.")
+    assert notes["PairingSucceeded"][0].endswith("Attempt second.")
 
 
 def test_a_claim_whose_holder_is_gone_does_not_block(operator: Replica, stage: Stage) -> None:

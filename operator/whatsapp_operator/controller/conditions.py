@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from whatsapp_operator.api.models import Condition, OnLoggedOut
+from whatsapp_operator.api.models import AttemptResult, Condition, OnLoggedOut, PairingAttempt, SessionReport
 from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason, sentence
 from whatsapp_operator.controller import desired, relink
 from whatsapp_operator.controller.observed import Observed
@@ -175,7 +175,7 @@ def pod_ready(o: Observed) -> Draft:
     if report is None or not pod.ready:
         return Draft("False", Reason.POD_PENDING)
     if report.reason in _VOLUME_REPORTS:
-        return Draft("False", Reason(report.reason), report.message or "")
+        return _reported(report)
     return Draft("True", Reason.POD_READY)
 
 
@@ -223,6 +223,12 @@ def _creating(o: Observed) -> str:
     )
 
 
+def _reported(report: SessionReport) -> Draft:
+    """The reason that the pod gives, which must be one of the API."""
+    reason = Reason(report.reason or "")
+    return Draft("False", reason, told(reason, report.message or ""))
+
+
 def told(reason: Reason, detail: str) -> str:
     """What was found, followed by what the reason means and the remedy, for which room is kept."""
     said = sentence(reason)
@@ -247,7 +253,7 @@ def qr_ready(o: Observed) -> Draft:
     if report is None:
         return Draft("False", Reason.POD_NOT_READY)
     if report.reason in _QR_REPORTS:
-        return Draft("False", Reason(report.reason), report.message or "")
+        return _reported(report)
     if report.machine is MachineState.AUTHENTICATING:
         return Draft("False", Reason.NOT_NEEDED, "The QR or code was used; the phone is being linked.")
     return Draft("False", Reason.STARTING)
@@ -258,15 +264,23 @@ def auth_paired(o: Observed) -> Draft:
     if o.paired:
         return Draft("True", Reason.PAIRED)
     report = o.report
-    if report is not None and report.reason in _AUTH_REPORTS:
-        return Draft("False", Reason(report.reason), report.message or "")
     history = report.pairing.history if report is not None and report.pairing is not None else None
-    failed = history[-1].reason if history and history[-1].result == "Failed" else None
-    known = reason_of(failed)
-    if known is None:
+    failed = history[-1] if history and history[-1].result is AttemptResult.FAILED else None
+    # Of a window that has passed the reason is the same as of credentials that have.
+    window = failed is not None and failed.reason == Reason.EXPIRED
+    if report is not None and report.reason in _AUTH_REPORTS and not (window and report.reason == Reason.EXPIRED):
+        return _reported(report)
+    if failed is None:
         return Draft("False", Reason.NOT_PAIRED)
-    said = f"{sentence(Reason.NOT_PAIRED)} The last attempt failed with {known}: {sentence(known)}"
-    return Draft("False", Reason.NOT_PAIRED, said)
+    return Draft("False", Reason.NOT_PAIRED, f"No device is linked. The last attempt failed. {why_failed(failed)}")
+
+
+def why_failed(attempt: PairingAttempt) -> str:
+    """Why an attempt to pair has failed, for a person."""
+    reason = reason_of(attempt.reason)
+    if reason is None or reason is Reason.NOT_PAIRED:
+        return attempt.message or "The phone has scanned, but the pairing was refused or not finished."
+    return f"{reason}: {told(reason, attempt.message or '')}"
 
 
 def connected(o: Observed) -> Draft:
@@ -281,7 +295,7 @@ def connected(o: Observed) -> Draft:
     if report.machine is MachineState.CONNECTED and o.paired:
         return Draft("True", Reason.CONNECTED)
     if report.reason in _CONNECTED_REPORTS:
-        return Draft("False", Reason(report.reason), report.message or "")
+        return _reported(report)
     if not o.paired:
         return Draft("False", Reason.NOT_PAIRED)
     reason = Reason.RECONNECTING if report.machine is MachineState.RECONNECTING else Reason.CONNECTING

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from whatsapp_operator.api import names
-from whatsapp_operator.api.models import WhatsAppSession, WhatsAppSessionStatus
-from whatsapp_operator.api.reasons import ConditionType, Reason
+from whatsapp_operator.api.models import AttemptResult, PairingAttempt, WhatsAppSession, WhatsAppSessionStatus
+from whatsapp_operator.api.reasons import ConditionType, Reason, sentence
+from whatsapp_operator.controller.conditions import why_failed
 from whatsapp_operator.kube.client import EVENTS, Client, Object
 from whatsapp_operator.kube.errors import KubeError
 
@@ -21,6 +22,8 @@ _REMEMBERED: Final = 10_000
 _WAITING: Final = 1_000
 
 UNLINK_TIMED_OUT: Final = "UnlinkTimedOut"
+PAIRING_SUCCEEDED: Final = "PairingSucceeded"
+PAIRING_FAILED: Final = "PairingFailed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,10 @@ class Event:
     note: str
 
 
-def of_transition(before: WhatsAppSessionStatus, after: WhatsAppSessionStatus) -> list[Event]:
-    """What the change of a status means to a person."""
+def of_transition(
+    before: WhatsAppSessionStatus, after: WhatsAppSessionStatus, *, attempt: str | None = None
+) -> list[Event]:
+    """What the change of a status means to a person; `attempt` is the id of the one that is under way."""
     old = {condition.type: condition for condition in before.conditions}
     found = []
     for condition in after.conditions:
@@ -47,8 +52,19 @@ def of_transition(before: WhatsAppSessionStatus, after: WhatsAppSessionStatus) -
         elif lost_pairing:
             found.append(Event("Warning", str(condition.reason), condition.message))
         elif turned_true and condition.reason in _TOLD:
-            found.append(Event("Normal", str(condition.reason), condition.message))
+            note = condition.message
+            if condition.type == ConditionType.QR_READY and attempt is not None:
+                note = f"{note} Attempt {attempt}."
+            found.append(Event("Normal", str(condition.reason), note))
     return found
+
+
+def of_attempt(attempt: PairingAttempt) -> Event:
+    """How an attempt to pair has ended."""
+    which = f"Attempt {attempt.id}." if attempt.id is not None else ""
+    if attempt.result is AttemptResult.SUCCEEDED:
+        return Event("Normal", PAIRING_SUCCEEDED, f"{sentence(Reason.PAIRED)} {which}".rstrip())
+    return Event("Warning", PAIRING_FAILED, f"{why_failed(attempt)} {which}".rstrip())
 
 
 _TOLD: Final = frozenset(

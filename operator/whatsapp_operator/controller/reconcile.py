@@ -141,12 +141,16 @@ class Reconciler:
             except NotFoundError:
                 _log.debug("the session went in the meantime")
                 return
-            self._metrics.count(status.counts(before, new, o.report))
-            attempt = session.status.session.pairing if session.status.session is not None else None
-            extra = {"session": str(key), "tenant": session.spec.tenant, "attempt": (attempt and attempt.id) or ""}
-            for event in events.of_transition(before, new):
+            counts = status.counts(before, new, o.report)
+            self._metrics.count(counts)
+            pairing = o.report.pairing if o.report is not None else None
+            attempt = pairing.id if pairing is not None else None
+            found = [(event, attempt) for event in events.of_transition(before, new, attempt=attempt)]
+            for event, about in [*((events.of_attempt(done), done.id) for done in counts.attempts), *found]:
                 self._events.add(session, event)
-                _log.log(logging.WARNING if event.type == "Warning" else logging.INFO, event.reason, extra=extra)
+                level = logging.WARNING if event.type == "Warning" else logging.INFO
+                extra = {"session": str(key), "tenant": session.spec.tenant, "attempt": about or ""}
+                _log.log(level, event.reason, extra=extra)
             if new.relink != before.relink or new.primary != before.primary:
                 # What the pod is told follows from the status that is written.
                 dispatcher.add(key)

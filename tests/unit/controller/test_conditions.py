@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -128,10 +129,43 @@ def test_auth_paired(o: Observed, status: str, reason: Reason) -> None:
     assert (found.status, found.reason) == (status, reason)
 
 
-def test_why_the_last_attempt_failed_is_told() -> None:
-    history = [{"seq": 1, "result": "Failed", "reason": "Expired"}]
-    o = reported("ShowingQR", "QRAvailable", pairing={"history": history})
-    assert "The last attempt failed with Expired" in conditions.auth_paired(o).text
+@pytest.mark.parametrize(
+    ("attempt", "told"),
+    [
+        ({"reason": "Expired"}, f"Expired: {sentence(Reason.EXPIRED)}"),
+        ({"reason": "PhoneMismatch", "message": ""}, f"PhoneMismatch: {sentence(Reason.PHONE_MISMATCH)}"),
+        ({"reason": "NotPaired"}, "The phone has scanned, but the pairing was refused or not finished."),
+        ({"reason": "NotPaired", "message": "The phone has no multi-device."}, "The phone has no multi-device."),
+        ({"reason": "OfLater"}, "The phone has scanned, but the pairing was refused or not finished."),
+    ],
+)
+@pytest.mark.parametrize("reason", ["QRAvailable", "Expired"])
+def test_why_the_last_attempt_failed_is_told(attempt: dict[str, Any], told: str, reason: str) -> None:
+    history = [{"seq": 1, "result": "Failed", **attempt}]
+    found = conditions.auth_paired(reported("ShowingQR", reason, pairing={"history": history}))
+    if reason == "Expired" and attempt["reason"] != "Expired":
+        assert found.reason is Reason.EXPIRED
+    else:
+        assert (found.reason, found.text) == (
+            Reason.NOT_PAIRED,
+            f"No device is linked. The last attempt failed. {told}",
+        )
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason", "compute"),
+    [
+        ("Failed", "VolumeFull", conditions.pod_ready),
+        ("Held", "RateLimited", conditions.qr_ready),
+        ("Held", "LoggedOut", conditions.auth_paired),
+        ("Connecting", "ProxyFailed", conditions.connected),
+    ],
+)
+def test_what_the_pod_says_more_does_not_replace_the_remedy(
+    machine: str, reason: str, compute: Callable[[Observed], Draft]
+) -> None:
+    found = compute(reported(machine, reason, message="The proxy answers 403."))
+    assert found.text == f"The proxy answers 403. {sentence(Reason(reason))}"
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.controller.builders import session
-from whatsapp_operator.api.models import WhatsAppSessionStatus
-from whatsapp_operator.controller.events import REPEAT_SECONDS, Event, EventWriter, of_transition
+from whatsapp_operator.api.models import PairingAttempt, WhatsAppSessionStatus
+from whatsapp_operator.api.reasons import Reason, sentence
+from whatsapp_operator.controller.events import REPEAT_SECONDS, Event, EventWriter, of_attempt, of_transition
 from whatsapp_operator.kube.client import Client, Resource
 from whatsapp_operator.kube.errors import ServerError
 
@@ -45,6 +46,35 @@ def test_what_a_person_wants_to_see(
     before: WhatsAppSessionStatus, after: WhatsAppSessionStatus, expected: list[tuple[str, str]]
 ) -> None:
     assert [(event.type, event.reason) for event in of_transition(before, after)] == expected
+
+
+def test_a_code_is_told_with_the_id_of_its_attempt() -> None:
+    after = status(QRReady=("True", "CodeAvailable"), AuthPaired=("True", "Paired"))
+    notes = {event.reason: event.note for event in of_transition(status(), after, attempt="4be1")}
+    assert notes == {"CodeAvailable": "m Attempt 4be1.", "Paired": "m"}
+
+
+@pytest.mark.parametrize(
+    ("attempt", "kind", "reason", "note"),
+    [
+        ({"result": "Succeeded", "reason": "Paired"}, "Normal", "PairingSucceeded", sentence(Reason.PAIRED)),
+        (
+            {"result": "Failed", "reason": "Expired"},
+            "Warning",
+            "PairingFailed",
+            f"Expired: {sentence(Reason.EXPIRED)}",
+        ),
+        (
+            {"result": "Failed", "reason": "NotPaired", "message": "Refused."},
+            "Warning",
+            "PairingFailed",
+            "Refused.",
+        ),
+    ],
+)
+def test_how_an_attempt_ended(attempt: dict[str, Any], kind: str, reason: str, note: str) -> None:
+    found = of_attempt(PairingAttempt.model_validate({"seq": 1, "id": "4be1", **attempt}))
+    assert found == Event(kind, reason, f"{note} Attempt 4be1.")  # type: ignore[arg-type]
 
 
 class Recorder:

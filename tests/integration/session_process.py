@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import http.server
 import ipaddress
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +32,10 @@ from tests.waiting import eventually
 
 TOKEN = "a-token-of-the-service-account"
 POD_UID = "00000000-0000-4000-8000-000000000001"
+QR_CODE = {"method": "QRCode", "attempts": 3, "displayName": "Chrome (Linux)"}
+PAIRING_CODE = {**QR_CODE, "method": "PairingCode"}
+RELINK = {"onLoggedOut": "Relink", "inactiveExpirySeconds": 7776000}
+HOLD = {**RELINK, "onLoggedOut": "Hold"}
 SESSION_VARIANT = ROOT / "tests" / "simulator" / "whatsapp_simulator" / "session_variant"
 
 
@@ -44,7 +50,8 @@ class Write:
 class RecordingApi:
     """HTTPS on a free port; takes the two patches of a session, records and merges them.
 
-    `refuse` maps "status" or "secret" to the code it answers with instead.
+    `refuse` maps "status" or "secret" to the code it answers with instead, quoting what it was sent; a code of 0 is
+    answered by what is no HTTP.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -66,7 +73,10 @@ class RecordingApi:
             def do_PATCH(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 code = api.take(self.path, self.headers, json.loads(body))
-                text = json.dumps({"kind": "Status", "message": f"recorded {code}"}).encode()
+                if code == 0:
+                    self.wfile.write(b"garbage: " + body + b"\r\n\r\n")
+                    return
+                text = json.dumps({"kind": "Status", "message": f"not taken: {body.decode()}"}).encode()
                 self.send_response(code)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
@@ -138,6 +148,12 @@ class RecordingApi:
         return None if value is None else base64.b64decode(value).decode()
 
 
+def seconds_to_retry(report: dict[str, Any]) -> float:
+    """From the report to the next try that it names."""
+    at = [datetime.datetime.fromisoformat(text) for text in (report["connection"]["nextRetryAt"], report["reportedAt"])]
+    return (at[0] - at[1]).total_seconds()
+
+
 def make_certificate(directory: Path) -> Path:
     """A self-signed certificate for 127.0.0.1 as `ca.crt`; returns the file with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -166,26 +182,45 @@ def make_certificate(directory: Path) -> Path:
 
 
 class SessionProcess:
-    """The supervisor on a volume below `directory`, until the `with` block ends."""
+    """The supervisor on a volume below `directory`, until the `with` block ends.
 
-    def __init__(self, directory: Path, simulator: SimulatorProcess, api: RecordingApi, **settings: Any) -> None:
+    `limits` are those of machine.Limits that differ, in seconds; `desired` what differs in the desired state;
+    `volume_size` (as in mount options) puts the volume on a file system of its own, which goes with the process;
+    `in_mounts` runs mount and umount there.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        simulator: SimulatorProcess,
+        api: RecordingApi,
+        *,
+        limits: dict[str, float] | None = None,
+        desired: dict[str, Any] | None = None,
+        volume_size: str | None = None,
+        **settings: Any,
+    ) -> None:
         self.directory = directory
         self._simulator = simulator
         self.api = api
-        self._settings = settings
-        self.volume = directory / "volume"
+        self._settings = {**settings, "limits": limits or {}}
+        self._volume_size = volume_size
+        self._volume = directory / "volume"
         self.socket = directory / "messages.sock"
         self.desired: dict[str, Any] = {
             "phone": None,
-            "pairing": {"method": "QRCode", "attempts": 3, "displayName": "Chrome (Linux)"},
-            "recovery": {"onLoggedOut": "Relink", "inactiveExpirySeconds": 7776000},
+            "pairing": QR_CODE,
+            "recovery": RELINK,
             "relinkRequestID": None,
             "rejectedPhone": None,
             "unlink": False,
+            "expire": False,
+            "logLevel": None,
+            **(desired or {}),
         }
 
     def __enter__(self) -> Self:
-        self.volume.mkdir(parents=True)
+        self._volume.mkdir(parents=True)
         (self.directory / "desired").mkdir()
         ca = self.directory / "ca"
         ca.mkdir()
@@ -219,19 +254,18 @@ class SessionProcess:
             "api_port": self.api.port,
             "proxy_url": self._simulator.proxy_url,
             "log_level": "DEBUG",
-            "data_dir": str(self.volume),
+            "data_dir": str(self._volume),
             "desired_file": str(self.directory / "desired" / "desired-state.json"),
             "ca_dir": str(self.directory / "ca"),
             "service_account_dir": str(self.api.directory),
             "message_socket": str(self.socket),
             "http_host": "127.0.0.1",
             "http_port": self.http_port,
-            "limits": {},
             **self._settings,
         }
         self._log = (self.directory / "log").open("a")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.session_main", json.dumps(settings)],
+            [*self._mounted(), sys.executable, "-m", "tests.integration.session_main", json.dumps(settings)],
             stdout=self._log,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
@@ -243,14 +277,39 @@ class SessionProcess:
             },
         )
 
+    def _mounted(self) -> list[str]:
+        """What makes the volume a file system in a mount namespace of the session alone, and becomes the session."""
+        if self._volume_size is None:
+            return []
+        mount = f'mount -t tmpfs -o size={self._volume_size} volume "$0" && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", mount, str(self._volume)]
+
+    def in_mounts(self, *command: str) -> None:
+        """Run a command among the mounts that only the session sees."""
+        subprocess.run(["nsenter", "-t", str(self.pid), "-m", *command], check=True)
+
+    @property
+    def volume(self) -> Path:
+        """The volume as the session sees it."""
+        return self._volume if self._volume_size is None else Path(f"/proc/{self.pid}/root{self._volume}")
+
     @property
     def pid(self) -> int:
         return self._process.pid
 
     @property
     def worker_pids(self) -> list[int]:
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"session.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = []
+        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if b"session.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    workers.append(int(pid))
+        return workers
+
+    def kill_worker(self) -> None:
+        """SIGKILL to the worker, which runs."""
+        (worker,) = self.worker_pids
+        os.kill(worker, signal.SIGKILL)
 
     @property
     def log(self) -> str:
@@ -272,24 +331,59 @@ class SessionProcess:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=5) as answer:
             return str(answer.read().decode())
 
-    def reported(self, what: str, probe: Any, *, seconds: float = 30) -> dict[str, Any]:
-        """The first last report that fits."""
-        return eventually(
-            lambda: self.api.report if self.api.report and probe(self.api.report) else None,
-            f"{what}; reported: {self.api.machines}",
-            seconds=seconds,
-            every=0.02,
+    def metric(self, series: str) -> float:
+        """The value of a series, as in `name{label="value"}`; 0 where there is none."""
+        values = dict(line.rsplit(" ", 1) for line in self.get("/metrics").splitlines() if not line.startswith("#"))
+        return float(values.get(series, 0))
+
+    def reported(
+        self, what: str, probe: Callable[[dict[str, Any]], bool], *, since: int | None = None, seconds: float = 60
+    ) -> dict[str, Any]:
+        """The last report once it fits; with `since`, the first that fits of all but so many."""
+
+        def found() -> dict[str, Any] | None:
+            ended = self._process.poll()
+            candidates = self.api.reports[-1:] if since is None else self.api.reports[since:]
+            fitting = next((write.body for write in candidates if probe(write.body)), None)
+            assert fitting or ended is None, f"{what}: the session has ended with status {ended}"
+            return fitting
+
+        try:
+            return eventually(found, what, seconds=seconds, every=0.02)
+        except AssertionError as error:
+            told = [(write.body["machine"], write.body["reason"]) for write in self.api.reports]
+            raise AssertionError(f"{error}; reported: {told}\n{self.log[-4000:]}") from None
+
+    def machine(self, machine: str, *, since: int | None = None, seconds: float = 60) -> dict[str, Any]:
+        return self.reported(machine, lambda report: report["machine"] == machine, since=since, seconds=seconds)
+
+    def told(self, machine: str, reason: str, *, since: int | None = None, seconds: float = 60) -> dict[str, Any]:
+        what = (machine, reason)
+        return self.reported(str(what), lambda r: (r["machine"], r["reason"]) == what, since=since, seconds=seconds)
+
+    def attempt(self, number: int) -> dict[str, Any]:
+        """The report that shows the QR or code of this attempt of the round."""
+        return self.reported(
+            f"attempt {number}",
+            lambda r: r["machine"] in ("ShowingQR", "ShowingCode") and r["pairing"]["attempt"] == number,
         )
 
-    def machine(self, machine: str, *, seconds: float = 30) -> dict[str, Any]:
-        return self.reported(machine, lambda report: report["machine"] == machine, seconds=seconds)
+    def back(self, before: dict[str, Any]) -> dict[str, Any]:
+        """The report of the connection that follows the one that `before` tells of."""
+        since = before["connection"]["since"]
+        return self.reported("connected again", lambda r: (r["connection"]["since"] or "") > since)
 
     def qr(self) -> str:
         """The QR text that is shown now."""
-        return eventually(lambda: self.api.shown("qr"), "a QR in the Secret", every=0.02)
+        return eventually(lambda: self.api.shown("qr"), "a QR in the Secret", seconds=60, every=0.02)
+
+    def code(self) -> str:
+        """The pairing code that is shown now."""
+        return eventually(lambda: self.api.shown("code"), "a code in the Secret", seconds=60, every=0.02)
 
     def pair(self, number: str) -> dict[str, Any]:
-        """Scan the QR that is shown, and wait for the report of the connection."""
+        """Scan the QR that is shown or comes, and wait for the report of the connection."""
+        self.machine("ShowingQR")
         answer = self._simulator.scan(number, self.qr())
         assert answer.status == 201, answer.body
         return self.machine("Connected")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -34,6 +35,7 @@ class SimulatorProcess:
     def __init__(self, state: Path, *arguments: str) -> None:
         self.state = state
         self._arguments = arguments
+        self._numbers = itertools.count(1230001)
 
     def __enter__(self) -> Self:
         self.start()
@@ -104,8 +106,17 @@ class SimulatorProcess:
     def add_phone(self, number: str, name: str = "Simulated Phone") -> None:
         assert self.call("POST", "/phones", {"number": number, "name": name}).status == 201
 
+    def new_phone(self) -> str:
+        """A phone with a number that no other has."""
+        number = f"+1555{next(self._numbers):07}"
+        self.add_phone(number)
+        return number
+
     def scan(self, number: str, qr: str) -> Answer:
         return self.call("POST", f"/phones/{number}/scan", {"qr": qr})
+
+    def enter_code(self, number: str, code: str) -> Answer:
+        return self.call("POST", f"/phones/{number}/enter-code", {"code": code})
 
     def devices(self, number: str) -> list[dict[str, Any]]:
         return list(self.call("GET", f"/phones/{number}/devices").body["devices"])
@@ -119,6 +130,28 @@ class SimulatorProcess:
 
     def fault(self, **fault: Any) -> Answer:
         return self.call("POST", "/faults", fault)
+
+    def strike(self, kind: str, **fault: Any) -> None:
+        """A fault that is described rightly."""
+        answer = self.fault(kind=kind, **fault)
+        assert answer.status == 201, answer.body
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Those still in force."""
+        return list(self.call("GET", "/faults").body["faults"])
+
+    def pairings(self) -> list[dict[str, Any]]:
+        """The clients that wait to be linked."""
+        return list(self.call("GET", "/pairings").body["pairings"])
+
+    def refuse_login(self, number: str, reason: str, **fault: Any) -> None:
+        """The next login is refused, and of a phone that is connected there is one soon."""
+        self.strike("failure", phone=number, reason=reason, **fault)
+        self.strike("drop", phone=number)
+
+    def unlink(self, number: str, device: int) -> None:
+        """Remove a device on the phone."""
+        assert self.call("DELETE", f"/phones/{number}/devices/{device}").status == 204
 
 
 class NeonizeClient:

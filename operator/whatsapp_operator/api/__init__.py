@@ -1,4 +1,4 @@
 """The custom resource: names, reasons and conditions, models, and the generator of its definition.
 
-`names` and `reasons` use the standard library only, because the session pod imports them too.
+`names`, `reasons`, `phones` and `masking` use the standard library only, because the session pod imports them too.
 """

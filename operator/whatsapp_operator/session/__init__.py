@@ -3,5 +3,5 @@
 `python -m whatsapp_operator.session` is the supervisor, `...session.worker` the child it starts, `...session.messages`
 the command line used inside the pod until messaging has an interface of its own.
 
-The supervisor holds the standard library and our names and reasons only: the pod is to idle within 64 MiB.
+The supervisor holds the standard library and what `api` has without models only: the pod is to idle within 64 MiB.
 """

@@ -80,13 +80,16 @@ def test_the_products_images_copy_nothing_of_the_tests(name: str) -> None:
     assert not [path for path in context_paths(dockerfile) if path.startswith("tests")]
 
 
-def test_the_session_image_copies_names_and_reasons_only_of_the_api() -> None:
+def test_the_session_image_copies_only_what_it_imports_of_the_api() -> None:
     copied = context_paths((CHECKOUT / "images" / "session" / "Dockerfile").read_text())
     package = "operator/whatsapp_operator"
+    texts = [path.read_text() for path in (CHECKOUT / package / "session").glob("*.py")]
+    modules = {name for text in texts for name in re.findall(r"from whatsapp_operator\.api\.(\w+) import", text)}
+    modules |= {name for text in texts for name in re.findall(r"from whatsapp_operator\.api import (\w+)", text)}
+    assert modules >= {"names", "reasons"}
     assert {path for path in copied if path.startswith(package)} == {
         f"{package}/__init__.py",
         f"{package}/api/__init__.py",
-        f"{package}/api/names.py",
-        f"{package}/api/reasons.py",
+        *(f"{package}/api/{module}.py" for module in modules),
         f"{package}/session",
     }

@@ -538,8 +538,10 @@ class _Transition:
             self._set(corrupt=True, credentials=Credentials(), phase=Phase.INSPECTING, fault=Reason.CREDENTIALS_CORRUPT)
             self.commands.append(MoveAside())
             self._journal(registered_at=None)
-            if self.state.journal.attempt is not None:
+            lost = self.state.journal.attempt
+            if lost is not None and lost.scanned_at is not None:
                 self._finish_attempt(Reason.CREDENTIALS_CORRUPT, succeeded=False)
+            self._journal(attempt=None)
             return
         attempt, now = self.state.journal.attempt, self._moment.now
         if attempt is not None and attempt.scanned_at is None:

@@ -923,6 +923,17 @@ def test_corrupt_credentials_are_moved_aside_and_paired_anew() -> None:
     assert not session.state.corrupt
 
 
+@pytest.mark.parametrize("scanned", [False, True])
+def test_corruption_fails_an_attempt_only_if_there_was_a_scan(scanned: bool) -> None:
+    session = showing()
+    if scanned:
+        session.scan()
+    again = Session(None, Credentials(present=True, valid=False), session.saved)
+    assert [entry.reason for entry in again.state.journal.history] == [Reason.CREDENTIALS_CORRUPT] * scanned
+    assert again.state.journal.attempts_used == scanned
+    assert again.at(Phase.REQUESTING)
+
+
 def test_a_missing_secret_is_told_and_mended() -> None:
     session = Session()
     session.feed(wire.QRCode("qr", "png"), m.PublishFailed(404))

@@ -37,7 +37,7 @@ def main() -> None:
     database, root = sys.argv[1:3]
     import neonize.events as events
     from neonize.client import NewClient
-    from neonize.proto.Neonize_pb2 import ConnectFailureReason
+    from neonize.proto.Neonize_pb2 import ConnectFailureReason, TemporaryBan
     from neonize.utils.jid import Jid2String
     from neonize.utils.log import log
 
@@ -72,7 +72,10 @@ def main() -> None:
         "LoggedOut",
         lambda event: {"onConnect": event.OnConnect, "reason": ConnectFailureReason.Name(event.Reason)},
     )
-    reports("TemporaryBan", lambda event: {"expire": event.Expire})
+    reports(
+        "TemporaryBan",
+        lambda event: {"code": TemporaryBan.TempBanReason.Name(event.Code), "expire": event.Expire},
+    )
     reports("ConnectFailure", lambda event: {"reason": ConnectFailureReason.Name(event.Reason)})
     reports("StreamError", lambda event: {"code": event.Code})
     reports("UndecryptableMessage", lambda event: {"id": event.Info.ID})

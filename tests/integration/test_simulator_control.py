@@ -93,6 +93,7 @@ def test_a_port_that_is_taken_is_named(simulator: SimulatorProcess, tmp_path: Pa
         ("DELETE", f"/phones/{PHONE}/devices/1", None, 404, "unknown-device"),
         ("DELETE", f"/phones/{PHONE}/devices/first", None, 404, "not-found"),
         ("POST", "/faults", {"kind": "unknown"}, 422, "malformed-fault"),
+        ("POST", "/faults", {"kind": "few-refs", "refs": 0}, 422, "malformed-fault"),
         ("DELETE", "/faults/1", None, 404, "unknown-fault"),
     ],
 )

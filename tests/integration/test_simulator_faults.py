@@ -87,12 +87,19 @@ def test_refuse_dial(simulator: SimulatorProcess, tmp_path: Path, status: int) -
     [
         ({"reason": "400"}, "ConnectFailure", {"reason": "GENERIC"}),
         ({"reason": "401"}, "LoggedOut", {"onConnect": True, "reason": "LOGGED_OUT"}),
-        ({"reason": "402", "code": "101", "expire": 3600}, "TemporaryBan", {"expire": 3600}),
+        (
+            {"reason": "402", "code": "101", "expire": 3600},
+            "TemporaryBan",
+            {"code": "SEND_TO_TOO_MANY_PEOPLE", "expire": 3600},
+        ),
+        ({"reason": "402", "code": "106", "expire": 60}, "TemporaryBan", {"code": "BROADCAST_LIST", "expire": 60}),
+        ({"reason": "402", "code": "199", "expire": 60}, "connect-raised", {}),
         ({"reason": "403"}, "LoggedOut", {"onConnect": True, "reason": "MAIN_DEVICE_GONE"}),
         ({"reason": "405"}, "ClientOutdated", {}),
         ({"reason": "406"}, "LoggedOut", {"onConnect": True, "reason": "UNKNOWN_LOGOUT"}),
         ({"reason": "409"}, "ConnectFailure", {"reason": "BAD_USER_AGENT"}),
         ({"reason": "418"}, "connect-raised", {}),
+        ({"reason": "499"}, "connect-raised", {}),
     ],
 )
 def test_failure_at_login(
@@ -103,6 +110,28 @@ def test_failure_at_login(
     away.start()
     away.wait_for(event, **fields)
     assert simulator.call("GET", "/faults").body == {"faults": []}
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        ("400", "err-unexpected-state"),
+        ("401", "err-unexpected-state"),
+        ("402", "err-unexpected-state"),
+        ("403", "err-unexpected-state"),
+        ("405", "err-client-outdated"),
+        ("409", "err-unexpected-state"),
+        ("418", "err-unexpected-state"),
+        ("499", "err-unexpected-state"),
+        ("500", "timeout"),
+        ("503", "timeout"),
+    ],
+)
+def test_failure_at_registration(simulator: SimulatorProcess, tmp_path: Path, reason: str, status: str) -> None:
+    simulator.fault(kind="failure", reason=reason)
+    with NeonizeClient(simulator, tmp_path / "client.db") as client:
+        client.wait_for("login-status", status=status)
+        assert client.named("qr") == []
 
 
 @pytest.mark.parametrize("reason", ["500", "503"])
@@ -117,6 +146,7 @@ def test_failure_that_passes(simulator: SimulatorProcess, linked: NeonizeClient,
     [
         ({"code": "401", "conflict": "device_removed"}, "LoggedOut", {"onConnect": False}),
         ({"conflict": "replaced"}, "StreamReplaced", {}),
+        ({"code": "409", "conflict": "replaced"}, "StreamReplaced", {}),
         ({"code": "516"}, "StreamError", {"code": "516"}),
         ({"code": "500"}, "StreamError", {"code": "500"}),
         ({"code": "999"}, "StreamError", {"code": "999"}),

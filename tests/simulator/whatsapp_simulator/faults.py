@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
@@ -217,6 +218,8 @@ KINDS: Final[dict[str, type[Behaviour]]] = {
     )
 }
 
+_PHONE: Final = re.compile(r"\+?[0-9]+")
+
 B = TypeVar("B", bound=Behaviour)
 
 
@@ -305,10 +308,10 @@ def parse(body: Mapping[str, Any]) -> tuple[Behaviour, Scope, int | None]:
     if kind is None:
         raise FaultError(f"kind must be one of {', '.join(sorted(KINDS))}")
     number, device, times = fields.pop("phone", None), fields.pop("device", None), fields.pop("times", 1)
-    if number is not None and not isinstance(number, str):
-        raise FaultError("phone must be a string")
-    if device is not None and (not _is_int(device) or number is None):
-        raise FaultError("device must be a number, and needs phone")
+    if number is not None and not (isinstance(number, str) and _PHONE.fullmatch(number)):
+        raise FaultError("phone must be a string of digits; a plus may precede")
+    if device is not None and (not _is_int(device) or device < 1 or number is None):
+        raise FaultError("device must be a positive number, and needs phone")
     if times is not None and (not _is_int(times) or times < 1):
         raise FaultError("times must be a positive number, or null")
     for name, value in (("phone", number), ("device", device)):

@@ -619,6 +619,16 @@ def test_finished_attempts_are_counted_and_told_once(operator: Replica, stage: S
     assert notes["PairingFailed"][0].endswith("Attempt first.")
     assert notes["QRAvailable"][0].endswith("Attempt second.")
     assert notes["PairingSucceeded"][0].endswith("Attempt second.")
+    entries = [json.loads(line) for line in operator.text().splitlines()]
+    (failed,) = [entry for entry in entries if entry["message"] == "PairingFailed"]
+    assert (failed["session"], failed["tenant"], failed["attempt"]) == (
+        f"{stage.namespace}/attempts",
+        "attempts",
+        "first",
+    )
+    acting = [entry for entry in entries if entry["message"].startswith(("acting", "writing status"))]
+    assert acting
+    assert [entry for entry in acting if not entry.get("session") or not entry.get("tenant")] == []
 
 
 def test_a_claim_whose_holder_is_gone_does_not_block(operator: Replica, stage: Stage) -> None:

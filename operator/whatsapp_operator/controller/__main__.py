@@ -1,5 +1,6 @@
 """`python -m whatsapp_operator.controller`."""
 
+import logging
 import os
 import sys
 from importlib import metadata
@@ -25,4 +26,9 @@ def version() -> str:
 if __name__ == "__main__":
     found = settings.parse(sys.argv[1:], version=version())
     logs.configure(found.log_format, found.log_level)
-    sys.exit(main(found))
+    try:
+        sys.exit(main(found))
+    except Exception:
+        # Not left to the interpreter, which would print what it says as it is.
+        logging.getLogger(__name__).exception("the operator cannot run")
+        sys.exit(1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+from whatsapp_operator.api.masking import mask
 from whatsapp_operator.api.models import AttemptResult, Condition, OnLoggedOut, PairingAttempt, SessionReport
 from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason, sentence
 from whatsapp_operator.controller import desired, relink
@@ -26,7 +27,7 @@ class Draft:
 
     @property
     def text(self) -> str:
-        return bounded(self.message or sentence(self.reason))
+        return bounded(mask(self.message)) if self.message else sentence(self.reason)
 
 
 def reason_of(text: str | None) -> Reason | None:
@@ -234,7 +235,8 @@ def told(reason: Reason, detail: str) -> str:
     said = sentence(reason)
     if not detail:
         return said
-    return f"{bounded(detail.rstrip('.'), MESSAGE_BYTES - len(said.encode()) - 2)}. {said}"
+    # A part of a number, left by the cut, would not be known for one.
+    return f"{bounded(mask(detail).rstrip('.'), MESSAGE_BYTES - len(said.encode()) - 2)}. {said}"
 
 
 def _detail(reason: Reason, code: str, detail: str) -> str:

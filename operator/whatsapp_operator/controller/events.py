@@ -109,7 +109,9 @@ class EventWriter:
             try:
                 await self._client.create(EVENTS, namespace, body)
             except KubeError as error:
-                _log.warning("event %s was not written: %s", body["reason"], error)
+                regarding = body["regarding"]
+                about = {"session": f"{regarding['namespace']}/{regarding['name']}"}
+                _log.warning("event %s was not written: %s", body["reason"], error, extra=about)
 
     def _body(self, session: WhatsAppSession, event: Event, namespace: str) -> Object:
         now = datetime.now(UTC)

@@ -119,7 +119,7 @@ class Executor:
             self._put_session(await self._client.get(SESSIONS, key.namespace, key.name))
             return
         except NotFoundError:
-            _log.warning("the session is gone, its pod is deleted", extra={"session": str(key)})
+            _log.warning("the session is gone, its pod is deleted")
         try:
             await self._delete(PODS, key.namespace, names.owned_name(key.name), pod.uid)
         except (ConflictError, NotFoundError):

@@ -3,7 +3,10 @@
 import json
 import logging
 import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from whatsapp_operator.api.masking import mask
@@ -11,11 +14,23 @@ from whatsapp_operator.api.masking import mask
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({})))
 
 
+_subject: ContextVar[Mapping[str, str]] = ContextVar("subject", default=MappingProxyType({}))
+
+
+def about(**fields: str) -> None:
+    """From now on every entry of this task, and of those that it starts, has these fields; an empty one is left out."""
+    _subject.set({name: value for name, value in fields.items() if value})
+
+
 class _Form(logging.Formatter):
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What was passed as extra=, such as the session."""
+        """What the task is about, and what was passed as extra=."""
         extra = {key: value for key, value in vars(record).items() if key not in _STANDARD and not key.startswith("_")}
-        told = {key: value for key, value in extra.items() if isinstance(value, str | int | float | bool)}
+        told = {
+            key: value
+            for key, value in {**_subject.get(), **extra}.items()
+            if isinstance(value, str | int | float | bool)
+        }
         return {key: mask(value) if isinstance(value, str) else value for key, value in told.items()}
 
     def message(self, record: logging.LogRecord) -> str:

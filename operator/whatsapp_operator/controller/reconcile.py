@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from whatsapp_operator.api.models import WhatsAppSessionStatus
-from whatsapp_operator.controller import events, status
+from whatsapp_operator.controller import events, logs, status
 from whatsapp_operator.controller.actions import AddFinalizer, RemoveFinalizer
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.claims import lease_name
@@ -57,6 +57,7 @@ class Reconciler:
     async def work(self, key: Key, dispatcher: Dispatcher[Key]) -> None:
         """Reconcile, and put the key back into the queue as its result asks for."""
         started = self._clock()
+        self._say_what_it_is_about(key)
         try:
             result = await self._reconcile(key, dispatcher)
         except NotLeadingError:
@@ -68,14 +69,21 @@ class Reconciler:
         except ThrottledError as error:
             result = "throttled"
             seconds = dispatcher.retry(key, at_least=error.retry_after)
-            _log.warning("throttled by the API server", extra={"session": str(key), "retry": round(seconds, 1)})
+            _log.warning("throttled by the API server", extra={"retry": round(seconds, 1)})
         except KubeError as error:
             result = "error"
             seconds = dispatcher.retry(key)
-            extra = {"session": str(key), "retry": round(seconds, 1), "code": error.code}
+            extra = {"retry": round(seconds, 1), "code": error.code}
             _log.warning("the API server did not do it: %s", error, extra=extra)
         self._metrics.reconciles.labels(result).inc()
         self._metrics.reconcile_seconds.observe(self._clock() - started)
+
+    def _say_what_it_is_about(self, key: Key) -> None:
+        """For the log; the task of the worker works on nothing else until it takes the next key."""
+        view = self._cache.sessions.get(key)
+        pairing = ((view.status.get("session") or {}).get("pairing") or {}) if view is not None else {}
+        tenant = view.tenant if view is not None else ""
+        logs.about(session=str(key), tenant=tenant, attempt=str(pairing.get("id") or ""))
 
     async def _reconcile(self, key: Key, dispatcher: Dispatcher[Key]) -> str:
         problems: tuple[Problem, ...] = ()
@@ -98,12 +106,12 @@ class Reconciler:
             if not step.actions or problems:
                 return await self._finish(key, o, step, dispatcher)
             doing = ", ".join(type(action).__name__ for action in step.actions)
-            _log.debug("acting: %s", doing, extra={"session": str(key)})
+            _log.debug("acting: %s", doing)
             problems = await self._executor.run(o.session, step.actions)
             fresh = fresh or any(isinstance(action, AddFinalizer) for action in step.actions)
             if any(isinstance(action, RemoveFinalizer) for action in step.actions) and not problems:
                 self._ended(key, o, dispatcher)
-        _log.warning("no end after %s steps", MOST_STEPS, extra={"session": str(key)})
+        _log.warning("no end after %s steps", MOST_STEPS)
         dispatcher.retry(key)
         return "unfinished"
 
@@ -115,7 +123,7 @@ class Reconciler:
             seconds = dispatcher.retry(key)
             if step.requeue_after is not None:
                 dispatcher.add_after(key, step.requeue_after)
-            extra = {"session": str(key), "reason": o.problems[0].reason.value, "retry": round(seconds, 1)}
+            extra = {"reason": o.problems[0].reason.value, "retry": round(seconds, 1)}
             _log.warning("refused: %s", o.problems[0].message, extra=extra)
             return "refused"
         dispatcher.queue.forget(key)
@@ -135,7 +143,7 @@ class Reconciler:
         wanted = status.dump(new)
         if wanted != (known := status.dump(before)):
             changed = sorted(name for name in wanted.keys() | known.keys() if wanted.get(name) != known.get(name))
-            _log.debug("writing status", extra={"session": str(key), "changed": ",".join(changed)})
+            _log.debug("writing status", extra={"changed": ",".join(changed)})
             try:
                 await self._executor.write_status(session, wanted)
             except NotFoundError:
@@ -149,8 +157,7 @@ class Reconciler:
             for event, about in [*((events.of_attempt(done), done.id) for done in counts.attempts), *found]:
                 self._events.add(session, event)
                 level = logging.WARNING if event.type == "Warning" else logging.INFO
-                extra = {"session": str(key), "tenant": session.spec.tenant, "attempt": about or ""}
-                _log.log(level, event.reason, extra=extra)
+                _log.log(level, event.reason, extra={"attempt": about} if about is not None else None)
             if new.relink != before.relink or new.primary != before.primary:
                 # What the pod is told follows from the status that is written.
                 dispatcher.add(key)
@@ -168,7 +175,7 @@ class Reconciler:
         tenant = (key.namespace, o.session.spec.tenant)
         if self._cache.primaries.get(tenant) in (None, o.session.metadata.uid):
             self._resign(key, tenant, dispatcher)
-        _log.info("session removed", extra={"session": str(key)})
+        _log.info("session removed")
 
     def _wait_for_claims(self, key: Key, o: Observed) -> None:
         for phone, claim in o.claims.items():

@@ -346,6 +346,12 @@ def test_the_remedy_is_told_however_long_the_detail(reason: Reason) -> None:
     assert conditions.bounded(found) == found
 
 
+def test_nothing_that_others_say_brings_a_number_into_a_message() -> None:
+    said = "x" * 180 + " +15551230001 " * 30
+    for text in (conditions.told(Reason.POD_REJECTED, said), Draft("False", Reason.POD_FAILED, said).text):
+        assert "1555" not in text
+
+
 def test_an_annotation_that_is_ignored_is_told() -> None:
     asked = {names.ANNOTATION_LOG_LEVEL: "trace", names.ANNOTATION_FORCE_RELINK: "x" * 129}
     drafts = conditions.compute(observed(session(annotations=asked)), CLAIMED)

@@ -1,9 +1,12 @@
+import asyncio
 import json
 import logging
 
 import pytest
 
-from whatsapp_operator.controller.logs import ConsoleForm, JsonForm, mask
+from whatsapp_operator.api.masking import mask
+from whatsapp_operator.controller import logs
+from whatsapp_operator.controller.logs import ConsoleForm, JsonForm
 
 
 @pytest.mark.parametrize(
@@ -49,3 +52,18 @@ def test_a_traceback_is_masked_too() -> None:
         text = form.format(found)
         assert "ValueError: <phone>" in text
         assert "15551230001" not in text
+
+
+async def test_what_a_task_is_about_is_in_its_entries_and_in_no_others() -> None:
+    async def work(session: str, attempt: str) -> list[str]:
+        logs.about(session=session, attempt=attempt)
+        await asyncio.sleep(0)
+        return [form.format(record("done", code=500)) for form in (JsonForm(), ConsoleForm())]
+
+    (first, console), (second, _) = await asyncio.gather(
+        asyncio.create_task(work("team/shop", "4be1")), asyncio.create_task(work("team/bar", ""))
+    )
+    assert [json.loads(text).get("session") for text in (first, second)] == ["team/shop", "team/bar"]
+    assert [json.loads(text).get("attempt") for text in (first, second)] == ["4be1", None]
+    assert console.endswith("done session=team/shop attempt=4be1 code=500")
+    assert "session" not in json.loads(JsonForm().format(record("started")))

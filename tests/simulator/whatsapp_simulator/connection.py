@@ -8,7 +8,7 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from whatsapp_simulator import fault_stanzas, faults
+from whatsapp_simulator import behaviours, fault_stanzas
 from whatsapp_simulator.binary.node import LID_SERVER, SERVER, Attribute, MalformedNodeError, Node
 from whatsapp_simulator.fault_stanzas import failure_node
 from whatsapp_simulator.keys import serialized, verify
@@ -124,7 +124,7 @@ class Connection:
     # Registration and login
 
     async def _register(self, introduction: Introduction) -> None:
-        failure = self._server.faults.take(faults.Failure)
+        failure = self._server.faults.take(behaviours.Failure)
         if failure:
             await self._stream.end(failure_node(failure))
             return
@@ -143,18 +143,18 @@ class Connection:
     async def _login(self, introduction: Introduction) -> None:
         server, payload = self._server, introduction.payload
         id = DeviceId(str(payload.username), payload.device)
-        failure = server.faults.take_for(faults.Failure, id)
+        failure = server.faults.take_for(behaviours.Failure, id)
         device, phone = server.store.device(id), server.store.phone(id.number)
         if not failure and (device is None or device.keys.noise != introduction.noise):
-            failure = faults.Failure(reason="401")
+            failure = behaviours.Failure(reason="401")
         if failure or phone is None:
-            await self._stream.end(failure_node(failure or faults.Failure(reason="401")))
+            await self._stream.end(failure_node(failure or behaviours.Failure(reason="401")))
             return
         self._impair(id)
         self.device = id
         server.connected(self, id)
         lid = address(phone, id.device, LID_SERVER)
-        skew = server.faults.take_for(faults.ClockSkew, id)
+        skew = server.faults.take_for(behaviours.ClockSkew, id)
         now = int(server.now()) + (skew.seconds if skew else 0)
         await self.send(Node("success", {"t": now, "lid": lid, "props": 1, "location": "sim"}))
         if not payload.passive:
@@ -163,12 +163,12 @@ class Connection:
 
     def _impair(self, id: DeviceId | None) -> None:
         """Apply the faults that last as long as the stream."""
-        if self._server.faults.take_for(faults.Hang, id):
+        if self._server.faults.take_for(behaviours.Hang, id):
             self._stream.silent = True
-        slow = None if self._stream.delay else self._server.faults.take_for(faults.Slow, id)
+        slow = None if self._stream.delay else self._server.faults.take_for(behaviours.Slow, id)
         if slow:
             self._stream.delay = slow.seconds
-        close = self._server.faults.take_for(faults.CloseAfterFrames, id)
+        close = self._server.faults.take_for(behaviours.CloseAfterFrames, id)
         if close:
             self._stanzas_left = close.frames
 

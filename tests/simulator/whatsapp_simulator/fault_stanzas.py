@@ -5,29 +5,29 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from whatsapp_simulator import faults
+from whatsapp_simulator import behaviours
 from whatsapp_simulator.binary.node import Node
 
-_UNANSWERED: Final[dict[str | None, type[faults.Behaviour]]] = {
-    "w:p": faults.IgnoreKeepalives,
-    "encrypt": faults.IgnorePreKeys,
+_UNANSWERED: Final[dict[str | None, type[behaviours.Behaviour]]] = {
+    "w:p": behaviours.IgnoreKeepalives,
+    "encrypt": behaviours.IgnorePreKeys,
 }
 
 
-def failure_node(failure: faults.Failure) -> Node:
-    """`<failure>` as the server ends a login; see `faults.Failure`."""
+def failure_node(failure: behaviours.Failure) -> Node:
+    """`<failure>` as the server ends a login; see `behaviours.Failure`."""
     optional = {"code": failure.code, "expire": failure.expire, "message": failure.message}
     present = {name: value for name, value in optional.items() if value is not None}
     return Node("failure", {"reason": failure.reason, "location": "sim", **present})
 
 
-def stream_error_node(stream_error: faults.StreamError) -> Node:
+def stream_error_node(stream_error: behaviours.StreamError) -> Node:
     """`<stream:error>` with its code, its conflict, or both."""
     conflict = [Node("conflict", {"type": stream_error.conflict})] if stream_error.conflict else None
     return Node("stream:error", {"code": stream_error.code} if stream_error.code else {}, conflict)
 
 
-def silencer(stanza: Node) -> type[faults.Behaviour] | None:
+def silencer(stanza: Node) -> type[behaviours.Behaviour] | None:
     """The kind of fault that leaves a client's stanza unanswered, by the namespace of the IQ."""
     return _UNANSWERED.get(stanza.get("xmlns")) if stanza.tag == "iq" else None
 

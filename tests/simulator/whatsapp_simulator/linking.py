@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from whatsapp_simulator import faults
+from whatsapp_simulator import behaviours, faults
 from whatsapp_simulator.binary.node import LID_SERVER, USER_SERVER, Node
 from whatsapp_simulator.keys import KeyPair
 from whatsapp_simulator.obstacles import obstruct
@@ -81,7 +81,7 @@ class Linking:
 
     def register(self, connection: Connection, keys: Registration) -> Candidate:
         """Give a new client its references."""
-        few = self._faults.take(faults.FewRefs)
+        few = self._faults.take(behaviours.FewRefs)
         count = min(few.refs, self._ref_count) if few else self._ref_count
         refs = ["2@" + base64.b64encode(secrets.token_bytes(48)).decode() for _ in range(count)]
         candidate = Candidate(connection, keys, refs, self._now())
@@ -171,14 +171,14 @@ class Linking:
         if candidate.taken:
             raise ProblemError(409, "already-scanned", "a phone is linking this client already, or has linked it")
         candidate.taken = True
-        obstacle = self._faults.take(faults.Obstacle, phone.number)
+        obstacle = self._faults.take(behaviours.Obstacle, phone.number)
         if obstacle:
             await obstruct(obstacle, candidate)
-        if self._faults.take(faults.BadHMAC, phone.number):
+        if self._faults.take(behaviours.BadHMAC, phone.number):
             adv_secret = secrets.token_bytes(len(adv_secret))
         id = DeviceId(phone.number, self._store.new_device_number(phone.number))
         offer = adv.Offer.create(phone.identity, candidate.keys.identity, secrets.randbits(31), id.device, self._now())
-        if self._faults.take(faults.BadAccountSignature, phone.number):
+        if self._faults.take(behaviours.BadAccountSignature, phone.number):
             offer.signed.accountSignature = secrets.token_bytes(len(offer.signed.accountSignature))
         answer = await self._offer(phone, id, candidate.connection, offer.envelope(adv_secret))
         try:
@@ -234,9 +234,9 @@ class Linking:
 
     def _hello(self, candidate: Candidate, stanza: Node, stage: Node) -> Node | None:
         number = stage.jid("jid").user
-        if self._faults.take(faults.IgnoreCode, number):
+        if self._faults.take(behaviours.IgnoreCode, number):
             return None
-        refusal = self._faults.take(faults.RefuseCode, number)
+        refusal = self._faults.take(behaviours.RefuseCode, number)
         if refusal:
             return error(stanza, refusal.code, refusal.text)
         if self._store.phone(number) is None:

@@ -1,4 +1,4 @@
-"""What keeps a phone from linking a client, and what the two are told then; see `faults.Obstacle`."""
+"""What keeps a phone from linking a client, and what the two are told then; see `behaviours.Obstacle`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from whatsapp_simulator import faults
+from whatsapp_simulator import behaviours
 from whatsapp_simulator.binary.node import SERVER, Node
 from whatsapp_simulator.problems import ProblemError, client_gone
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from whatsapp_simulator.linking import Candidate
 
 
-async def obstruct(obstacle: faults.Obstacle, candidate: Candidate) -> None:
+async def obstruct(obstacle: behaviours.Obstacle, candidate: Candidate) -> None:
     """Tell the client what it learns of the obstacle, and the phone's user the rest.
 
     Raises:
@@ -54,8 +54,13 @@ async def _demand_passkey(candidate: Candidate) -> None:
     await candidate.connection.notify("passkey_prologue_request", content)
 
 
-_OBSTACLES: Final[dict[type[faults.Obstacle], tuple[Callable[[Candidate], Awaitable[None]], tuple[int, str, str]]]] = {
-    faults.PhoneNeverFinishes: (_tell_nothing, (504, "never-finished", "a fault keeps the phone from finishing")),
-    faults.NoMultidevice: (_tell_to_downgrade, (409, "no-multidevice", "a fault keeps the phone from linking devices")),
-    faults.Passkey: (_demand_passkey, (409, "passkey-demanded", "a fault has the account ask for a passkey")),
+_OBSTACLES: Final[
+    dict[type[behaviours.Obstacle], tuple[Callable[[Candidate], Awaitable[None]], tuple[int, str, str]]]
+] = {
+    behaviours.PhoneNeverFinishes: (_tell_nothing, (504, "never-finished", "a fault keeps the phone from finishing")),
+    behaviours.NoMultidevice: (
+        _tell_to_downgrade,
+        (409, "no-multidevice", "a fault keeps the phone from linking devices"),
+    ),
+    behaviours.Passkey: (_demand_passkey, (409, "passkey-demanded", "a fault has the account ask for a passkey")),
 }

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from whatsapp_simulator import faults
+from whatsapp_simulator import behaviours, faults
 from whatsapp_simulator.certificates import WHATSAPP_HOST
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Proxy:
             return HTTPStatus.METHOD_NOT_ALLOWED
         if words[1] != f"{WHATSAPP_HOST}:443".encode():
             return HTTPStatus.FORBIDDEN
-        refused = self._faults.take(faults.RefuseDial)
+        refused = self._faults.take(behaviours.RefuseDial)
         return refused.status if refused else HTTPStatus.OK
 
     async def _secure(self, transport: asyncio.Transport) -> None:

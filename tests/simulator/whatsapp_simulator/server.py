@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from aiohttp import web
 
-from whatsapp_simulator import device_list, faults
+from whatsapp_simulator import behaviours, device_list, faults
 from whatsapp_simulator.binary.codec import encode
 from whatsapp_simulator.binary.tokens import Dictionary
 from whatsapp_simulator.certificates import NoiseAuthority, TLSAuthority
@@ -93,11 +93,11 @@ class Server:
         return socket
 
     async def _serve(self, frames: Frames) -> None:
-        if self.faults.take(faults.Hang):
+        if self.faults.take(behaviours.Hang):
             async for _ in frames:
                 logger.debug("a frame is left unanswered")
             return
-        slow = self.faults.take(faults.Slow)
+        slow = self.faults.take(behaviours.Slow)
         if slow:
             frames.delay = slow.seconds
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
@@ -119,7 +119,7 @@ class Server:
         older = self._by_device.get(id)
         self._by_device[id] = connection
         if older is not None:
-            self.start(older.end(stream_error_node(faults.StreamError(conflict="replaced"))))
+            self.start(older.end(stream_error_node(behaviours.StreamError(conflict="replaced"))))
 
     def disconnected(self, connection: Connection) -> None:
         """A client's stream has ended, or its device has been unlinked."""
@@ -149,7 +149,7 @@ class Server:
         return impaired
 
     def _impair(self, delivery: Delivery) -> Delivery:
-        if is_first_copy(delivery.stanza) and self.faults.take_for(faults.Undecryptable, delivery.to):
+        if is_first_copy(delivery.stanza) and self.faults.take_for(behaviours.Undecryptable, delivery.to):
             return dataclasses.replace(delivery, stanza=damaged(delivery.stanza))
         return delivery
 
@@ -168,10 +168,10 @@ class Server:
         id = connection.device
         if id is None:
             return
-        stream_error = self.faults.take_for(faults.StreamError, id)
+        stream_error = self.faults.take_for(behaviours.StreamError, id)
         if stream_error:
             self.start(connection.end(stream_error_node(stream_error)))
-        elif self.faults.take_for(faults.Drop, id):
+        elif self.faults.take_for(behaviours.Drop, id):
             connection.abort()
 
     def strike_all(self) -> None:
@@ -229,7 +229,7 @@ class Server:
         connection = self._by_device.pop(id, None)
         await self.announce(phone, device, "remove")
         if connection:
-            await connection.end(stream_error_node(faults.StreamError(code="401", conflict="device_removed")))
+            await connection.end(stream_error_node(behaviours.StreamError(code="401", conflict="device_removed")))
 
     async def send_text(self, phone: Phone, recipient: Phone, text: str) -> str:
         """Write from a phone; returns the message's id."""

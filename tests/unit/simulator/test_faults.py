@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_simulator.binary.node import Node
-from whatsapp_simulator.fault_stanzas import failure_node, is_first_copy, silencer, stream_error_node
-from whatsapp_simulator.faults import (
+from whatsapp_simulator.behaviours import (
     KINDS,
     BadHMAC,
     Behaviour,
@@ -14,17 +12,16 @@ from whatsapp_simulator.faults import (
     CloseAfterFrames,
     Drop,
     Failure,
-    FaultError,
-    Faults,
     FewRefs,
     IgnoreKeepalives,
     IgnorePreKeys,
     RefuseCode,
     RefuseDial,
-    Scope,
     StreamError,
-    parse,
 )
+from whatsapp_simulator.binary.node import Node
+from whatsapp_simulator.fault_stanzas import failure_node, is_first_copy, silencer, stream_error_node
+from whatsapp_simulator.faults import FaultError, Faults, Scope, parse
 
 
 @pytest.mark.parametrize(

@@ -7,21 +7,20 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.simulator.companions import NOW, Companion
-from whatsapp_simulator.binary.node import JID, USER_SERVER, Node
-from whatsapp_simulator.connection import Connection
-from whatsapp_simulator.faults import (
+from whatsapp_simulator.behaviours import (
     BadAccountSignature,
     BadHMAC,
     Behaviour,
-    Faults,
     FewRefs,
     IgnoreCode,
     NoMultidevice,
     Passkey,
     PhoneNeverFinishes,
     RefuseCode,
-    Scope,
 )
+from whatsapp_simulator.binary.node import JID, USER_SERVER, Node
+from whatsapp_simulator.connection import Connection
+from whatsapp_simulator.faults import Faults, Scope
 from whatsapp_simulator.linking import Candidate, Linking
 from whatsapp_simulator.pairing import adv
 from whatsapp_simulator.problems import ProblemError

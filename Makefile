@@ -62,7 +62,7 @@ test-unit: venv ## Test the pure parts; no network, no root.
 .PHONY: test-integration
 test-integration: venv ## Test against a real API server, and a real neonize against the simulator.
 	$(PY) -m tests.cluster build kubernetes etcd
-	$(PYTEST) tests/integration
+	$(PYTEST) tests/integration -n 4
 
 .PHONY: test-e2e
 test-e2e: deploy ## Test real pods on the local cluster, which stays up.

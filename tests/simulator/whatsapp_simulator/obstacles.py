@@ -54,13 +54,10 @@ async def _demand_passkey(candidate: Candidate) -> None:
     await candidate.connection.notify("passkey_prologue_request", content)
 
 
-_OBSTACLES: Final[
-    dict[type[behaviours.Obstacle], tuple[Callable[[Candidate], Awaitable[None]], tuple[int, str, str]]]
-] = {
+Telling = Callable[["Candidate"], Awaitable[None]]
+
+_OBSTACLES: Final[dict[type[behaviours.Obstacle], tuple[Telling, tuple[int, str, str]]]] = {
     behaviours.PhoneNeverFinishes: (_tell_nothing, (504, "never-finished", "a fault keeps the phone from finishing")),
-    behaviours.NoMultidevice: (
-        _tell_to_downgrade,
-        (409, "no-multidevice", "a fault keeps the phone from linking devices"),
-    ),
+    behaviours.NoMultidevice: (_tell_to_downgrade, (409, "no-multidevice", "a fault has the phone know no devices")),
     behaviours.Passkey: (_demand_passkey, (409, "passkey-demanded", "a fault has the account ask for a passkey")),
 }

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from whatsapp_operator.api.masking import mask
-from whatsapp_operator.api.models import AttemptResult, Condition, OnLoggedOut, PairingAttempt, SessionReport
+from whatsapp_operator.api.models import AttemptResult, Condition, PairingAttempt, SessionReport
 from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason, sentence
 from whatsapp_operator.controller import desired, relink
 from whatsapp_operator.controller.observed import Observed
@@ -54,7 +54,13 @@ _START_REASONS: Final = frozenset({"CreateContainerError", "RunContainerError", 
 
 _VOLUME_REPORTS: Final = frozenset({Reason.VOLUME_FULL, Reason.VOLUME_READ_ONLY, Reason.VOLUME_FOREIGN})
 _QR_REPORTS: Final = frozenset(
-    {Reason.EXPIRED, Reason.ATTEMPTS_EXHAUSTED, Reason.RATE_LIMITED, Reason.PASSKEY_REQUIRED}
+    {
+        Reason.EXPIRED,
+        Reason.ATTEMPTS_EXHAUSTED,
+        Reason.RATE_LIMITED,
+        Reason.PASSKEY_REQUIRED,
+        Reason.INVALID_SPEC,
+    }
 )
 _AUTH_REPORTS: Final = frozenset(
     {
@@ -102,7 +108,8 @@ _STALLING: Final = frozenset(
         Reason.INVALID_SPEC,
     }
 )
-_HELD_STALLING: Final = frozenset({Reason.LOGGED_OUT, Reason.MAIN_DEVICE_GONE})
+# So many take-overs in a row are no accident.
+_REPLACED_STALLING: Final = 3
 
 # The order in which the most specific reason is looked for.
 _ORDER: Final = (
@@ -123,8 +130,8 @@ def compute(o: Observed, phone_claimed: Draft) -> Drafts:
         ConditionType.AUTH_PAIRED: auth_paired(o),
         ConditionType.CONNECTED: connected(o),
     }
-    drafts[ConditionType.READY] = ready(o, drafts)
     drafts[ConditionType.STALLED] = stalled(o, drafts)
+    drafts[ConditionType.READY] = ready(o, drafts)
     drafts[ConditionType.RECONCILING] = reconciling(o, drafts)
     return drafts
 
@@ -263,6 +270,8 @@ def qr_ready(o: Observed) -> Draft:
 
 def auth_paired(o: Observed) -> Draft:
     """Whether a device is linked; credentials outlive the pod, so the last report of any pod counts."""
+    if o.live is not None and o.live.reason == Reason.CREDENTIALS_CONFLICT:
+        return _reported(o.live)
     if o.paired:
         return Draft("True", Reason.PAIRED)
     report = o.report
@@ -272,8 +281,14 @@ def auth_paired(o: Observed) -> Draft:
     window = failed is not None and failed.reason == Reason.EXPIRED
     if report is not None and report.reason in _AUTH_REPORTS and not (window and report.reason == Reason.EXPIRED):
         return _reported(report)
+    if report is not None and report.credentials is not None and report.credentials.present:
+        # Moved aside, until a device is linked again.
+        return Draft("False", Reason.CREDENTIALS_CORRUPT)
     if failed is None:
         return Draft("False", Reason.NOT_PAIRED)
+    reason = reason_of(failed.reason)
+    if reason in _AUTH_REPORTS and not window:
+        return Draft("False", reason, told(reason, failed.message or ""))
     return Draft("False", Reason.NOT_PAIRED, f"No device is linked. The last attempt failed. {why_failed(failed)}")
 
 
@@ -300,6 +315,8 @@ def connected(o: Observed) -> Draft:
         return _reported(report)
     if not o.paired:
         return Draft("False", Reason.NOT_PAIRED)
+    if report.machine is MachineState.FAILED:
+        return Draft("False", Reason.CONNECTING, "Nothing is connected until the volume can be used.")
     reason = Reason.RECONNECTING if report.machine is MachineState.RECONNECTING else Reason.CONNECTING
     return Draft("False", reason)
 
@@ -334,6 +351,9 @@ def _ready(o: Observed, drafts: Drafts) -> Draft:
         return Draft("True", Reason.CONNECTED)
     if qr.status == "True":
         return Draft("False", Reason.WAITING_FOR_SCAN)
+    waits = drafts[ConditionType.STALLED]
+    if waits is not None:
+        return Draft("False", waits.reason, waits.message)
     for draft, plain in ((qr, {Reason.NOT_NEEDED, Reason.STARTING, Reason.POD_NOT_READY}), (auth, {Reason.NOT_PAIRED})):
         if draft.status != "True" and draft.reason not in plain:
             return Draft("False", draft.reason, draft.message)
@@ -348,19 +368,24 @@ def stalled(o: Observed, drafts: Drafts) -> Draft | None:
         return Draft("True", Reason.INVALID_SPEC, told(Reason.INVALID_SPEC, o.invalid))
     if o.resting and not o.problems:
         return None
-    report = o.live
-    held = report is not None and report.machine in (MachineState.HELD, MachineState.FAILED)
-    waits = o.session.spec.recovery.on_logged_out is OnLoggedOut.HOLD
     for kind in _ORDER:
         draft = drafts[kind]
-        if draft is None or draft.status == "True":
-            continue
-        if draft.reason in _STALLING or (held and waits and draft.reason in _HELD_STALLING):
+        if draft is not None and draft.status != "True" and draft.reason in _STALLING:
             return Draft("True", draft.reason, draft.message)
+    report = o.live
     reason = reason_of(report.reason) if report is not None else None
-    if report is not None and report.machine is MachineState.FAILED and reason is not None:
-        return Draft("True", reason, report.message or "")
-    return None
+    if report is None or reason is None or not _waits_for_a_person(report):
+        return None
+    return Draft("True", reason, told(reason, report.message or ""))
+
+
+def _waits_for_a_person(report: SessionReport) -> bool:
+    """The pod will try nothing more by itself, or nothing that can help."""
+    retried = report.connection is not None and report.connection.next_retry_at is not None
+    replaced = (report.connection.replaced if report.connection is not None else None) or 0
+    if report.machine is MachineState.HELD:
+        return not retried or (report.reason == Reason.STREAM_REPLACED and replaced >= _REPLACED_STALLING)
+    return report.machine is MachineState.FAILED
 
 
 def reconciling(o: Observed, drafts: Drafts) -> Draft | None:

@@ -133,7 +133,10 @@ def test_auth_paired(o: Observed, status: str, reason: Reason) -> None:
     ("attempt", "told"),
     [
         ({"reason": "Expired"}, f"Expired: {sentence(Reason.EXPIRED)}"),
-        ({"reason": "PhoneMismatch", "message": ""}, f"PhoneMismatch: {sentence(Reason.PHONE_MISMATCH)}"),
+        (
+            {"reason": "PasskeyRequired", "message": "Asked after the scan."},
+            f"PasskeyRequired: Asked after the scan. {sentence(Reason.PASSKEY_REQUIRED)}",
+        ),
         ({"reason": "NotPaired"}, "The phone has scanned, but the pairing was refused or not finished."),
         ({"reason": "NotPaired", "message": "The phone has no multi-device."}, "The phone has no multi-device."),
         ({"reason": "OfLater"}, "The phone has scanned, but the pairing was refused or not finished."),
@@ -254,7 +257,11 @@ def test_no_phantom_connected(phantom: PodView | None) -> None:
             id="logged out, relinks",
         ),
         pytest.param(
-            reported("Held", "TemporaryBan", **linked()), CLAIMED, ("False", "TemporaryBan"), "Reconciling", id="banned"
+            reported("Held", "TemporaryBan", connection={"nextRetryAt": "2026-11-21T11:00:00Z"}, **linked()),
+            CLAIMED,
+            ("False", "TemporaryBan"),
+            "Reconciling",
+            id="banned",
         ),
         pytest.param(
             reported("Failed", "StreamReplaced", **linked()),

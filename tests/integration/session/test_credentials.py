@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.session_process import HOLD, RecordingApi, SessionProcess, seconds_to_retry
+from tests.integration.session_process import HOLD, QR_CODE, RecordingApi, SessionProcess, seconds_to_retry
 from tests.integration.simulator_process import SimulatorProcess
 from tests.waiting import eventually
 
@@ -198,6 +199,7 @@ def test_corrupt_credentials_are_moved_aside(
     told = len(connected.api.reports)
     connected.start()
     report = connected.machine("ShowingQR", since=told)
+    assert "Connecting: CredentialsCorrupt" in connected.log
     credentials = report["credentials"]
     assert (credentials["present"], credentials["valid"], credentials["registeredAt"]) == (True, False, None)
     assert report["device"] is None
@@ -221,6 +223,7 @@ def test_an_empty_database_is_no_credentials(
 
 
 def test_only_the_last_three_corrupt_databases_are_kept(session: SessionProcess) -> None:
+    session.ask(pairing={**QR_CODE, "attempts": 20})
     for number in range(1, 6):
         session.machine("ShowingQR")
         session.stop()
@@ -260,6 +263,31 @@ def test_a_foreign_volume_is_left_alone(session: SessionProcess) -> None:
     session.told("Failed", "VolumeForeign")
     assert session.worker_pids == []
     assert (session.volume / "owner.json").read_text() == '{"tenant": "globex"}'
+
+
+def test_a_kept_volume_of_another_phone_is_left_alone(
+    tmp_path: Path,
+    simulator: SimulatorProcess,
+    connected: SessionProcess,
+    phone: str,
+    other: str,
+) -> None:
+    first = connected.api.report
+    connected.stop()
+    with (
+        RecordingApi(tmp_path / "api of the next") as api,
+        SessionProcess(tmp_path / "next", simulator, api, desired={"phone": other}, session_uid="next") as session,
+    ):
+        session.stop()
+        shutil.rmtree(session.volume)
+        shutil.copytree(connected.volume, session.volume)
+        (session.volume / "owner.json").write_text('{"tenant": "acme", "session": "earlier"}')
+        session.start()
+        session.told("Failed", "VolumeForeign")
+        assert session.worker_pids == []
+        session.ask(phone=phone)
+        assert session.machine("Connected")["device"] == first["device"]
+        assert len(simulator.devices(phone)) == 1
 
 
 def fill(volume: Path) -> Path:

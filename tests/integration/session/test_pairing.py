@@ -106,8 +106,10 @@ def test_a_scan_that_the_client_refuses_fails_the_attempt(
     assert simulator.scan(phone, session.qr()).status == 409
     failed = session.reported("told", lambda r: r["pairing"]["failed"] == 1, since=0)
     assert failed["reason"] == "NotPaired"
+    assert failed["message"] == "The phone scanned, but what it or the server sent could not be verified."
     report = session.attempt(2)
     assert reasons(report) == ["NotPaired"]
+    assert report["pairing"]["history"][0]["message"] == failed["message"]
     assert simulator.devices(phone) == []
     session.pair(phone)
     assert len(simulator.devices(phone)) == 1
@@ -119,7 +121,9 @@ def test_a_phone_without_multi_device_fails_the_attempt(
     session.machine("ShowingQR")
     simulator.strike("no-multidevice", phone=phone)
     assert simulator.scan(phone, session.qr()).status == 409
-    assert reasons(session.attempt(2)) == ["NotPaired"]
+    report = session.attempt(2)
+    assert reasons(report) == ["NotPaired"]
+    assert "cannot link devices" in report["pairing"]["history"][0]["message"]
     assert simulator.devices(phone) == []
     session.pair(phone)
 
@@ -155,6 +159,7 @@ def test_a_scan_that_never_logs_in_is_wiped_and_paired_anew(
         assert simulator.scan(phone, session.qr()).status == 201
         report = session.attempt(2)
         assert reasons(report) == ["NotPaired"]
+        assert "did not let it log in" in report["pairing"]["history"][0]["message"]
         assert report["credentials"]["present"] is False
         assert session.metric(STARTS) == 4  # the one that was scanned, two that could not log in, the next QR
         simulator.call("DELETE", "/faults")
@@ -176,7 +181,7 @@ def test_prekeys_that_are_not_answered_never_cost_the_pairing(
     make: Make, simulator: SimulatorProcess, phone: str
 ) -> None:
     # Each of the library's requests waits 75 s for its answer before the login is complete.
-    with make(limits={"login": 2.0, "connect": 3.0, "ping": 0.5, "sync": 4.0}) as session:
+    with make(limits={"login": 2.0, "connect": 3.0, "ping": 0.5, "sync": 3.0, "backoff_cap": 0.5}) as session:
         session.machine("ShowingQR")
         simulator.strike("ignore-prekeys", phone=phone, times=None)
         assert simulator.scan(phone, session.qr()).status == 201
@@ -231,16 +236,22 @@ def test_another_spelling_of_the_same_account_is_no_mismatch(
         assert len(simulator.devices(linked)) == 1
 
 
+@pytest.mark.parametrize("by_relink", [True, False], ids=["relink", "free-again"])
 def test_a_phone_that_another_session_claims_is_unlinked_and_held(
-    connected: SessionProcess, simulator: SimulatorProcess, phone: str
+    connected: SessionProcess, simulator: SimulatorProcess, phone: str, other: str, by_relink: bool
 ) -> None:
     connected.ask(rejectedPhone=phone)
     report = connected.told("Held", "PhoneClaimConflict")
     assert reasons(report) == ["PhoneClaimConflict"]
     assert simulator.devices(phone) == []
     assert connected.worker_pids == []
-    connected.ask(rejectedPhone=None)
-    connected.machine("ShowingQR")
+    if by_relink:
+        connected.ask(relinkRequestID="with another phone")
+        connected.machine("ShowingQR")
+        connected.pair(other)
+    else:
+        connected.ask(rejectedPhone=None)
+        connected.pair(phone)
 
 
 def test_a_changed_phone_is_logged_out_and_the_new_one_paired(

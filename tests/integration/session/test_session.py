@@ -36,6 +36,7 @@ def test_comes_back_without_a_new_pairing(connected: SessionProcess, simulator: 
     assert connected.stop() == 0
     assert connected.api.report["machine"] == "Starting"
     assert connected.api.report["reason"] == "PodNotReady"
+    assert connected.api.report["credentials"]["lastUsedAt"] > first["credentials"]["lastUsedAt"]
     connected.start()
     again = connected.back(first)
     assert again["device"]["jid"] == first["device"]["jid"]

@@ -44,6 +44,7 @@ def configure(level: str, session: str, tenant: str, attempt: Callable[[], str |
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(session, tenant, attempt))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.raiseExceptions = False  # a log call that is wrong would print its arguments
     # asyncio logs whole reprs of transports and tasks at DEBUG
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 

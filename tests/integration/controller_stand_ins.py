@@ -21,6 +21,7 @@ import yaml
 from tests.apiserver import ApiError, ApiServer, conditions, secrets_path, sessions_path
 from tests.waiting import eventually
 from whatsapp_operator.api import names
+from whatsapp_operator.api.reasons import EXPLANATIONS, Reason
 
 ROOT = Path(__file__).parents[2]
 OPERATOR_NAMESPACE = "whatsapp-operator-system"
@@ -200,6 +201,42 @@ class Stage:
             return eventually(probe, f"{name}: {kind}={status} {reason}", every=0.02)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{yaml.safe_dump(self.session(name))}") from error
+
+    def fails(self, name: str, reason: str, *, stalled: bool, detail: str = "", **expected: str) -> None:
+        """Wait until a session is seen to fail for that reason, with the detail, and with the remedy.
+
+        Where it is `stalled` a person must act; else it is on its way. `expected` has the status and reason of further
+        conditions, such as "False PodFailed".
+        """
+        abnormal = "Stalled" if stalled else "Reconciling"
+
+        def found() -> list[str]:
+            seen = conditions(self.session(name))
+            missing = [
+                f"{kind}={wanted}"
+                for kind, wanted in expected.items()
+                if (kind not in seen or f"{seen[kind]['status']} {seen[kind]['reason']}" != wanted)
+            ]
+            ready = seen.get("Ready", {})
+            if ready.get("status") == "True" or ready.get("reason") != reason:
+                missing.append(f"Ready={reason}")
+            if seen.get("Connected", {}).get("status") == "True":
+                missing.append("no phantom Connected")
+            if {"Stalled", "Reconciling"} & seen.keys() != {abnormal} or seen[abnormal]["status"] != "True":
+                missing.append(abnormal)
+            if stalled and "Stalled" in seen and seen["Stalled"]["message"] != ready.get("message"):
+                missing.append("one message")
+            # What passes by itself and says how needs no remedy.
+            remedy = EXPLANATIONS[Reason(reason)].remedy if stalled or not detail else ""
+            for part in (detail, remedy):
+                if part not in ready.get("message", ""):
+                    missing.append(f"the message {part}")
+            return missing
+
+        try:
+            eventually(lambda: not found(), f"{name} fails for {reason}", every=0.02)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nmissing: {found()}\n{yaml.safe_dump(self.status(name))}") from error
 
     def status(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.session(name).get("status", {})

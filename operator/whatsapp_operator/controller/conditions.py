@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, Literal
 
 from whatsapp_operator.api.masking import mask
@@ -10,9 +11,13 @@ from whatsapp_operator.api.models import AttemptResult, Condition, PairingAttemp
 from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason, sentence
 from whatsapp_operator.controller import desired, relink
 from whatsapp_operator.controller.observed import Observed
-from whatsapp_operator.controller.views import PodView
+from whatsapp_operator.controller.views import OOM_KILLED, PodView
 
 MESSAGE_BYTES: Final = 512
+OUT_OF_MEMORY: Final = (
+    "The session container was last ended for using more memory than its limit (OOMKilled). Should this come back,"
+    " raise spec.template.resources.limits.memory."
+)
 # Pending for less than this is not worth telling why, in seconds.
 PATIENCE_SECONDS: Final = 10.0
 
@@ -27,7 +32,13 @@ class Draft:
 
     @property
     def text(self) -> str:
-        return bounded(mask(self.message)) if self.message else sentence(self.reason)
+        return _clean(self.message) if self.message else sentence(self.reason)
+
+
+# Most messages are the same few, and to mask one takes a fifth of a millisecond.
+@lru_cache(maxsize=1024)
+def _clean(message: str) -> str:
+    return bounded(mask(message))
 
 
 def reason_of(text: str | None) -> Reason | None:
@@ -177,14 +188,15 @@ def pod_ready(o: Observed) -> Draft:
     waiting = _waiting(pod)
     if waiting is not None:
         return waiting
+    memory = OUT_OF_MEMORY if pod.ended == OOM_KILLED else ""
     if not pod.running:
-        return _pending(o, pod)
+        return Draft("False", Reason.POD_PENDING, told(Reason.POD_PENDING, memory)) if memory else _pending(o, pod)
     report = o.live
     if report is None or not pod.ready:
-        return Draft("False", Reason.POD_PENDING)
+        return Draft("False", Reason.POD_PENDING, told(Reason.POD_PENDING, memory))
     if report.reason in _VOLUME_REPORTS:
         return _reported(report)
-    return Draft("True", Reason.POD_READY)
+    return Draft("True", Reason.POD_READY, told(Reason.POD_READY, memory))
 
 
 def _waiting(pod: PodView) -> Draft | None:
@@ -197,7 +209,8 @@ def _waiting(pod: PodView) -> Draft | None:
     for reasons, reason in kinds:
         if pod.waiting_reason in reasons:
             # The kubelet's message of a crash loop counts seconds and names the pod: it would never stay the same.
-            detail = "" if reason is Reason.CRASH_LOOPING else pod.waiting_message
+            ended = OUT_OF_MEMORY if pod.ended == OOM_KILLED else pod.ended
+            detail = ended if reason is Reason.CRASH_LOOPING else pod.waiting_message
             return Draft("False", reason, _detail(reason, pod.waiting_reason, detail))
     return None
 

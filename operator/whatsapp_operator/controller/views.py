@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from whatsapp_operator.api import names
 from whatsapp_operator.kube.client import Object
+
+OOM_KILLED: Final = "OOMKilled"
 
 
 class Key(NamedTuple):
@@ -32,6 +34,7 @@ class PodView:
         desired_since: when this process first saw its present desired state, by the monotonic clock.
         nudges: how often the kubelet was made to look at the present desired state again.
         started_at: start of the running container, to the second; None if it does not run.
+        ended: how the container last ended: OOMKilled, or its exit code; empty if it never has.
         node_lost: the node controller has declared the pod unready, while its containers were not seen to fail.
     """
 
@@ -54,6 +57,7 @@ class PodView:
     node_lost: bool = False
     waiting_reason: str = ""
     waiting_message: str = ""
+    ended: str = ""
     restarts: int = 0
     node: str = ""
     image: str = ""
@@ -98,11 +102,20 @@ class PodView:
             node_lost=status.get("reason") == "NodeLost" or (containers_ready and not pod_ready),
             waiting_reason=waiting.get("reason") or "",
             waiting_message=waiting.get("message") or "",
+            ended=_ended(container),
             restarts=int(container.get("restartCount") or 0),
             node=(body.get("spec") or {}).get("nodeName") or "",
             image=container.get("image") or "",
             deleting="deletionTimestamp" in metadata,
         )
+
+
+def _ended(container: dict[str, Any]) -> str:
+    """Of a container status."""
+    for state in (container.get("state") or {}, container.get("lastState") or {}):
+        if (ended := state.get("terminated")) is not None:
+            return OOM_KILLED if ended.get("reason") == OOM_KILLED else f"exit code {ended.get('exitCode')}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,28 @@ def test_pod_ready(o: Observed, status: str, reason: Reason) -> None:
     assert (found.status, found.reason) == (status, reason)
 
 
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (pod(ended="OOMKilled"), Reason.POD_READY),
+        (pod(ended="OOMKilled", ready=False), Reason.POD_PENDING),
+        (pod(ended="OOMKilled", running=False), Reason.POD_PENDING),
+        (pod(ended="OOMKilled", running=False, waiting_reason="CrashLoopBackOff"), Reason.CRASH_LOOPING),
+    ],
+)
+def test_a_lack_of_memory_is_told_with_its_remedy(found: PodView, reason: Reason) -> None:
+    draft = conditions.pod_ready(observed(session(status={"session": connected_report()}), pod=found))
+    assert draft.reason is reason
+    assert "OOMKilled" in draft.text
+    assert "raise spec.template.resources.limits.memory" in draft.text
+    assert draft.text.endswith(sentence(reason))
+
+
+def test_a_crash_loop_tells_the_exit_code() -> None:
+    crashing = pod(running=False, waiting_reason="CrashLoopBackOff", ended="exit code 2")
+    assert conditions.pod_ready(observed(pod=crashing)).text.startswith("CrashLoopBackOff: exit code 2. ")
+
+
 def test_why_a_pod_is_pending_is_still_told_after_a_restart_of_the_operator() -> None:
     told = {
         "type": "PodReady",

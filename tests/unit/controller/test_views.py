@@ -33,6 +33,23 @@ def test_only_the_node_controller_leaves_ready_containers_in_an_unready_pod(
     assert (found.ready, found.node_lost) == (ready, lost)
 
 
+@pytest.mark.parametrize(
+    ("status", "ended"),
+    [
+        ({"state": {"running": {}}}, ""),
+        (
+            {"state": {"running": {}}, "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}},
+            "OOMKilled",
+        ),
+        ({"state": {"terminated": {"reason": "Error", "exitCode": 2}}}, "exit code 2"),
+        ({"state": {"waiting": {}}, "lastState": {"terminated": {"reason": "Error", "exitCode": 1}}}, "exit code 1"),
+    ],
+)
+def test_how_the_container_last_ended(status: dict[str, Any], ended: str) -> None:
+    found = PodView.parse(pod_body({"containerStatuses": [{"name": names.SESSION_CONTAINER, **status}]}), 1.0)
+    assert found.ended == ended
+
+
 def test_other_containers_do_not_count() -> None:
     injected = {"name": "sidecar", "restartCount": 9, "state": {"running": {}}}
     found = PodView.parse(pod_body({"phase": "Running", "containerStatuses": [injected]}), 1.0)

@@ -1,0 +1,264 @@
+"""The rows of the failure table that are the operator's: what is seen of pods, volumes and claims, and what is told."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.apiserver import ApiServer
+from tests.cluster.control_plane import ControlPlane
+from tests.integration.controller_stand_ins import (
+    Replica,
+    Stage,
+    live_node,
+    make_namespace,
+    operators,
+    running_status,
+    settled,
+    wait_until_served,
+)
+from tests.waiting import eventually
+from whatsapp_operator.api import names
+
+
+@pytest.fixture(scope="module")
+def stage(control_plane: ControlPlane) -> Iterator[Stage]:
+    api = ApiServer.from_kubeconfig(control_plane.kubeconfig)
+    api.install()
+    wait_until_served(api)
+    with live_node(api):
+        yield make_namespace(api, "failures")
+
+
+@pytest.fixture(scope="module")
+def operator(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    with operators(stage.api, tmp_path_factory.mktemp("operator"), stage.namespace) as found:
+        yield found.start_leader("--lease-seconds", "3")
+
+
+def connected(stage: Stage, name: str, phone: str, **spec: Any) -> str:
+    """A session of a tenant of its own, taken all the way; returns the pod's uid."""
+    stage.create(name, phone=phone, tenant=name, **spec)
+    return stage.connect(name, phone)
+
+
+def comes_back(stage: Stage, name: str, phone: str, *, other_than: str) -> None:
+    """Another pod connects with the credentials of the volume, and nothing was paired anew."""
+    volume = stage.api.get(stage.volume_path(name))["metadata"]
+    assert "deletionTimestamp" not in volume
+    stage.connect(name, phone, other_than=other_than)
+    stage.condition(name, "AuthPaired", status="True")
+    assert stage.desired(name)["relinkRequestID"] is None
+
+
+def container(**state: Any) -> dict[str, Any]:
+    """Status of a pod on a node whose session container does not run."""
+    status = running_status()
+    status["containerStatuses"][0] |= {"ready": False, "started": False, **state}
+    for condition in status["conditions"]:
+        condition["status"] = "True" if condition["type"] == "PodScheduled" else "False"
+    return status
+
+
+def test_a_deleted_pod_is_replaced_on_the_same_volume(operator: Replica, stage: Stage) -> None:
+    uid = connected(stage, "deleted", "+15551230301")
+    stage.api.delete(stage.pod_path("deleted"))
+    stage.fails(
+        "deleted",
+        "PodPending",
+        stalled=False,
+        detail="being stopped",
+        Connected="Unknown PodNotReady",
+        AuthPaired="True Paired",
+    )
+    stage.end_pod("deleted")
+    stage.fails("deleted", "PodPending", stalled=False, Connected="Unknown PodNotReady", AuthPaired="True Paired")
+    comes_back(stage, "deleted", "+15551230301", other_than=uid)
+
+
+def test_a_drained_node_costs_no_pairing(operator: Replica, stage: Stage) -> None:
+    uid = connected(stage, "drained", "+15551230302")
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": names.owned_name("drained")}}
+    stage.api.create(stage.pod_path("drained", "eviction"), eviction)
+    stage.fails("drained", "PodPending", stalled=False, detail="being stopped", Connected="Unknown PodNotReady")
+    stage.end_pod("drained")
+    comes_back(stage, "drained", "+15551230302", other_than=uid)
+
+
+def test_an_evicted_pod_is_replaced(operator: Replica, stage: Stage) -> None:
+    uid = connected(stage, "pressed", "+15551230303")
+    evicted = {**running_status(), "phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"}
+    stage.set_pod_status("pressed", evicted)
+    stage.fails(
+        "pressed",
+        "PodFailed",
+        stalled=False,
+        detail="Evicted: The node was low",
+        PodReady="False PodFailed",
+        Connected="Unknown PodNotReady",
+    )
+    comes_back(stage, "pressed", "+15551230303", other_than=uid)
+
+
+def test_a_container_that_needs_too_much_memory_says_so(operator: Replica, stage: Stage) -> None:
+    uid = connected(stage, "fat", "+15551230304")
+    killed = {"terminated": {"reason": "OOMKilled", "exitCode": 137, "startedAt": None, "finishedAt": None}}
+    remedy = "raise spec.template.resources.limits.memory"
+    stage.set_pod_status("fat", container(state=killed, lastState={}))
+    stage.fails("fat", "PodPending", stalled=False, detail=remedy, Connected="Unknown PodNotReady")
+    stage.set_pod_status("fat", container(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=killed))
+    stage.fails("fat", "CrashLooping", stalled=True, detail=remedy, PodReady="False CrashLooping")
+    again = running_status()
+    again["containerStatuses"][0] |= {"restartCount": 2, "lastState": killed}
+    stage.set_pod_status("fat", again)
+    # The report of the container before is still there, of the same pod.
+    stage.condition("fat", "Connected", status="Unknown", reason="PodNotReady")
+    stage.report_connected("fat", "+15551230304")
+    stage.condition("fat", "Ready", status="True", reason="Connected")
+    assert remedy in stage.condition("fat", "PodReady", status="True")["message"]
+    assert stage.status("fat")["pod"]["restarts"] == 2
+    assert stage.pod("fat")["metadata"]["uid"] == uid
+
+
+def test_a_container_that_ends_again_and_again_is_told(operator: Replica, stage: Stage) -> None:
+    connected(stage, "crashing", "+15551230305")
+    ended = {"terminated": {"reason": "Error", "exitCode": 2, "startedAt": None, "finishedAt": None}}
+    stage.set_pod_status("crashing", container(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=ended))
+    stage.fails(
+        "crashing",
+        "CrashLooping",
+        stalled=True,
+        detail="exit code 2",
+        PodReady="False CrashLooping",
+        Connected="Unknown PodNotReady",
+    )
+    stage.set_pod_status("crashing", running_status())
+    stage.report_connected("crashing", "+15551230305")
+    stage.condition("crashing", "Ready", status="True", reason="Connected")
+
+
+@pytest.mark.parametrize(
+    ("name", "waiting", "reason"),
+    [
+        ("no-image", {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "example"'}, "ImagePullFailed"),
+        ("no-secret", {"reason": "CreateContainerConfigError", "message": 'secret "proxy" not found'}, "ConfigMissing"),
+    ],
+)
+def test_a_container_that_cannot_be_made_says_what_is_missing(
+    operator: Replica, stage: Stage, name: str, waiting: dict[str, str], reason: str
+) -> None:
+    stage.create(name, phone="+15551230306", tenant=name)
+    uid = str(stage.pod(name)["metadata"]["uid"])
+    stage.set_pod_status(name, container(state={"waiting": waiting}) | {"phase": "Pending"})
+    stage.fails(
+        name,
+        reason,
+        stalled=True,
+        detail=waiting["message"],
+        PodReady=f"False {reason}",
+        Connected="Unknown PodNotReady",
+    )
+    stage.connect(name, "+15551230306")
+    assert stage.pod(name)["metadata"]["uid"] == uid
+
+
+def test_a_pod_that_the_api_server_refuses_is_tried_again(operator: Replica, stage: Stage) -> None:
+    limits = f"/api/v1/namespaces/{stage.namespace}/limitranges"
+    least = {"type": "Container", "max": {"memory": "32Mi"}}
+    stage.api.create(limits, {"metadata": {"name": "small"}, "spec": {"limits": [least]}})
+    stage.create("refused", phone="+15551230307", tenant="refused")
+    stage.fails("refused", "PodRejected", stalled=True, detail="maximum memory usage", PodReady="False PodRejected")
+    stage.api.delete(f"{limits}/small")
+    stage.connect("refused", "+15551230307")
+
+
+def test_a_volume_that_cannot_grow_does_not_stop_the_session(operator: Replica, stage: Stage) -> None:
+    storage = {"storageClassName": "by-hand", "accessMode": "ReadWriteOnce"}
+    volume = {
+        "metadata": {"name": "by-hand"},
+        "spec": {
+            "capacity": {"storage": "256Mi"},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "by-hand",
+            "hostPath": {"path": "/nonexistent"},
+        },
+    }
+    stage.api.create("/api/v1/persistentvolumes", volume)
+    uid = connected(stage, "growing", "+15551230308", storage=storage)
+    claim = stage.volume_path("growing")
+    eventually(lambda: stage.api.get(claim)["status"].get("phase") == "Bound", "the volume is bound")
+    stage.patch("growing", {"spec": {"storage": {"size": "512Mi"}}})
+    stalled = stage.condition("growing", "Stalled", status="True", reason="ExpansionRefused")
+    for part in ("only dynamically provisioned pvc can be resized", "allowVolumeExpansion, or set the former size"):
+        assert part in stalled["message"]
+    stage.condition("growing", "PodReady", status="False", reason="ExpansionRefused")
+    stage.condition("growing", "Connected", status="True")
+    assert stage.pod("growing")["metadata"]["uid"] == uid
+    stage.patch("growing", {"spec": {"storage": {"size": "256Mi"}}})
+    stage.condition("growing", "Ready", status="True", reason="Connected")
+
+
+@pytest.mark.parametrize("reason", ["VolumeFull", "VolumeReadOnly", "VolumeForeign"])
+def test_a_volume_that_cannot_be_used_is_told_as_the_pod_reports_it(
+    operator: Replica, stage: Stage, reason: str
+) -> None:
+    name = f"volume-{reason.lower()}"
+    uid = connected(stage, name, "+15551230309")
+    unknown = {"present": None, "valid": None, "registeredAt": None, "lastUsedAt": None}
+    stage.report(name, "Failed", reason, credentials=unknown)
+    stage.fails(name, reason, stalled=True, PodReady=f"False {reason}", AuthPaired="True Paired")
+    assert len(stage.claims(name)) == 1
+    stage.report_connected(name, "+15551230309")
+    stage.condition(name, "Ready", status="True", reason="Connected")
+    assert stage.pod(name)["metadata"]["uid"] == uid
+
+
+def test_the_pod_of_a_lost_node_is_left_to_kubernetes(operator: Replica, stage: Stage) -> None:
+    uid = connected(stage, "lost", "+15551230310")
+    lost = running_status()
+    for condition in lost["conditions"]:
+        condition["status"] = "False" if condition["type"] == "Ready" else "True"
+    stage.set_pod_status("lost", lost)
+    told = {"PodReady": "Unknown NodeLost", "Connected": "Unknown NodeLost", "AuthPaired": "True Paired"}
+    stage.fails("lost", "NodeLost", stalled=False, **told)
+    settled(operator)
+    assert "deletionTimestamp" not in stage.pod("lost")["metadata"]
+    stage.set_pod_status("lost", running_status())
+    stage.report_connected("lost", "+15551230310")
+    stage.condition("lost", "Ready", status="True", reason="Connected")
+    # Lost again, and now evicted by the taint: the pod stays until somebody knows that it has ended.
+    stage.set_pod_status("lost", lost)
+    stage.api.delete(stage.pod_path("lost"))
+    stage.fails("lost", "NodeLost", stalled=False, **told)
+    settled(operator)
+    assert stage.pod("lost")["metadata"]["uid"] == uid
+    stage.end_pod("lost")
+    comes_back(stage, "lost", "+15551230310", other_than=uid)
+
+
+def test_a_phone_that_another_session_holds_is_waited_for(operator: Replica, stage: Stage) -> None:
+    uid = connected(stage, "holder", "+15551230311")
+    stage.create("waiter", phone="+15551230311", tenant="holder")
+    near = f"Held by {stage.namespace}/holder"
+    stage.fails("waiter", "HeldByOther", stalled=True, detail=near, PhoneClaimed="False HeldByOther")
+    assert stage.find_pod("waiter") is None
+    stage.condition("holder", "Connected", status="True")
+    assert stage.pod("holder")["metadata"]["uid"] == uid
+    stage.delete("holder")
+    stage.unlink("holder")
+    stage.connect("waiter", "+15551230311")
+
+
+def test_a_scanned_phone_that_another_session_holds_is_never_ready(operator: Replica, stage: Stage) -> None:
+    connected(stage, "rightful", "+15551230312")
+    stage.create("scanner", phone=None, tenant="rightful")
+    stage.start_pod("scanner")
+    stage.report("scanner", "ShowingQR", "QRAvailable")
+    stage.condition("scanner", "QRReady", status="True")
+    stage.report_connected("scanner", "+15551230312")
+    stage.condition("scanner", "Stalled", status="True", reason="PhoneClaimConflict")
+    stage.condition("scanner", "Ready", status="False", reason="PhoneClaimConflict")
+    eventually(lambda: stage.desired("scanner")["rejectedPhone"] == "+15551230312", "the pod is told", every=0.02)
+    stage.report("scanner", "Held", "PhoneClaimConflict")
+    stage.fails("scanner", "PhoneClaimConflict", stalled=True, PhoneClaimed="False PhoneClaimConflict")
+    stage.condition("rightful", "Ready", status="True", reason="Connected")

@@ -27,7 +27,7 @@ _TOKEN: Final = ("eyJhbGciOiJSUzI1NiJ9", "eyJzdWIiOiJzZXNzaW9uIn0", "c2lnbmF0dXJ
 SECRETS: Final = {
     "number": Secret("15551230001"),
     "E.164 number": Secret("+15551230001", ("15551230001",)),
-    "grouped number": Secret("+1 (555) 123-0001", ("555", "0001")),
+    "grouped number": Secret("+1 (555) 867-5309", ("867", "5309")),
     "quoted number": Secret("%2B15551230001", ("15551230001",)),
     "short number": Secret("+1234567", ("1234567",)),
     "JID": Secret("15551230001@s.whatsapp.net", ("15551230001",)),
@@ -47,7 +47,7 @@ SECRETS: Final = {
     "bearer": Secret("Bearer abcdefgh1234", ("abcdefgh1234",)),
     "basic": Secret("Basic dXNlcjpodW50ZXIy", ("dXNlcjpodW50ZXIy",)),
     "proxy": Secret("http://user:hunter2@proxy.example:8080", ("user:", "hunter2")),
-    "proxy with an odd password": Secret("http://user:hun/ter@2@proxy.example:8080", ("user:", "hun", "ter@2")),
+    "proxy with an odd password": Secret("http://user:s3/cr3t@2@proxy.example:8080", ("user:", "s3/", "cr3t")),
     "proxy without a scheme": Secret("user:hunter2@proxy.example:8080", ("hunter2",)),
     "SOCKS proxy": Secret("socks5://user:hunter2@proxy.example:1080", ("user:", "hunter2")),
 }

@@ -4,7 +4,8 @@ An event changes facts; then `_settle` compares them with what is desired and ta
 comes at any time, in any phase, or was left half-done by a crash, is picked up the same way.
 
 The supervisor executes the commands in their order. `Save` is always the first, and when it fails the whole
-transition is dropped and `VolumeFailed` comes instead: nothing is ever done that the journal does not know.
+transition is dropped and `VolumeFailed` comes instead: nothing is ever done that the journal does not know. A
+`DesiredChanged` that is dropped so comes again after it.
 """
 
 from collections.abc import Mapping
@@ -454,9 +455,9 @@ class _Transition:
             case wire.LogoutDone(error):
                 self._logout_done(failed=error != "")
             case wire.TemporaryBan(_, seconds):
-                self._hold(Reason.TEMPORARY_BAN, max(float(seconds), self._limits.ban))
+                self._hold(Reason.TEMPORARY_BAN, self._later(max(float(seconds), self._limits.ban)))
             case wire.ClientOutdated():
-                self._hold(Reason.CLIENT_OUTDATED, self._limits.outdated)
+                self._hold(Reason.CLIENT_OUTDATED, self._later(self._limits.outdated))
             case wire.StreamReplaced():
                 self._stream_replaced()
             case wire.ConnectFailure():
@@ -664,7 +665,7 @@ class _Transition:
                 return
             case "err-client-outdated":
                 self._drop_attempt()
-                self._hold(Reason.CLIENT_OUTDATED, self._limits.outdated)
+                self._hold(Reason.CLIENT_OUTDATED, self._later(self._limits.outdated))
             case "passkey-request" | "passkey-confirmation":
                 self._fail_attempt(Reason.PASSKEY_REQUIRED, 0.0)
                 self._hold(Reason.PASSKEY_REQUIRED, None)
@@ -828,10 +829,13 @@ class _Transition:
 
     def _lost(self, reason: Reason, patience: float) -> None:
         """The socket is closed or dead; the library gets a while to mend it."""
-        if self.state.phase is not Phase.CONNECTED:
-            return
-        self._note_disconnect(reason)
-        self._set(phase=Phase.RECONNECTING, deadline=self._moment.now + patience, fault=reason, detail="")
+        if self.state.phase is Phase.CONNECTED:
+            self._note_disconnect(reason)
+            # A fifth less at most, as for a backoff: an outage ends many connections at the same time.
+            deadline = self._moment.now + patience * (1.0 - 0.2 * self._moment.jitter)
+            self._set(phase=Phase.RECONNECTING, deadline=deadline, fault=reason, detail="")
+        elif self.state.phase is Phase.RECONNECTING and reason is not Reason.KEEP_ALIVE_TIMEOUT:
+            self._set(fault=reason)  # an answered keepalive is no longer enough
 
     def _note_disconnect(self, reason: Reason) -> None:
         """A connection that was open is not any more."""
@@ -860,7 +864,7 @@ class _Transition:
                     Reason.CONNECT_FAILURE, "The server's certificate is not valid at this node's time.", first=1.0
                 )
             case "ban":
-                self._hold(Reason.TEMPORARY_BAN, self._limits.ban_of_unknown_kind)
+                self._hold(Reason.TEMPORARY_BAN, self._later(self._limits.ban_of_unknown_kind))
             case "dns":
                 self._connection_failed(
                     Reason.CONNECT_FAILURE, "The name of WhatsApp's server cannot be resolved.", first=1.0
@@ -940,6 +944,10 @@ class _Transition:
         self._drop_attempt()
         self._keep_still(reason, seconds)
         self._idle(0.0)
+
+    def _later(self, seconds: float) -> float:
+        """Not before that, and up to a minute after, so that many who were told the same do not come back at once."""
+        return seconds + min(seconds / 10, 60.0) * self._moment.jitter
 
     def _keep_still(self, reason: Reason, seconds: float | None) -> None:
         now = self._moment.now
@@ -1128,9 +1136,7 @@ class _Transition:
                 logged_out = pending is not None and pending.logged_out
                 self._journal(removal=Removal(Cause.UNLINK, None, logged_out=logged_out))
             return
-        if pending is not None and (
-            pending.cause is Cause.UNLINK or (pending.cause is Cause.EXPIRED and not desired.expire)
-        ):
+        if pending is not None and not self._asked_for(pending):
             pending = self._take_back(pending)
         if pending is not None:
             return
@@ -1167,6 +1173,24 @@ class _Transition:
         if journal.expired and not self._desired().expire:
             hold = journal.hold if journal.hold is not None and journal.hold.reason is not Reason.EXPIRED else None
             self._journal(expired=False, hold=hold)
+
+    def _asked_for(self, removal: Removal) -> bool:
+        """Whether what began the removal holds still; a relink and what the server did are not taken back."""
+        desired, credentials = self._desired(), self.state.credentials
+        linked = phone_of(credentials.jid) if credentials.present else None
+        match removal.cause:
+            case Cause.UNLINK:
+                return desired.unlink
+            case Cause.EXPIRED:
+                return desired.expire
+            case _ if linked is None:
+                return True  # it is as good as done
+            case Cause.PHONE_REJECTED:
+                return same_account(linked, desired.rejected_phone)
+            case Cause.PHONE_CHANGED | Cause.PHONE_MISMATCH:
+                return desired.phone is not None and not same_account(linked, desired.phone)
+            case _:
+                return True
 
     def _take_back(self, removal: Removal) -> Removal | None:
         """It is no longer asked for: drop it, unless the server knows the device no longer, or is being told."""

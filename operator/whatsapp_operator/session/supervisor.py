@@ -144,6 +144,8 @@ class Supervisor:
                         self._volume.save(command.journal)
             except VolumeError as error:
                 logger.warning("the volume cannot be written: %s", error)
+                if isinstance(event, machine.DesiredChanged):
+                    pending.appendleft(event)  # it does not come again
                 pending.appendleft(machine.VolumeFailed(error.reason))
                 continue
             self._state = state

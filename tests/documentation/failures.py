@@ -8,6 +8,7 @@ _CONNECTION: Final = f"{_SESSION}/test_connection.py"
 _CREDENTIALS: Final = f"{_SESSION}/test_credentials.py"
 _PAIRING: Final = f"{_SESSION}/test_pairing.py"
 _CONTROLLER: Final = "tests/integration/test_controller.py"
+_FAILURES: Final = "tests/integration/test_controller_failures.py"
 _REPLICAS: Final = "tests/integration/test_controller_replicas.py"
 _NODE: Final = "tests/e2e/test_failures.py"
 _RECOVERY: Final = "tests/e2e/test_recovery.py"
@@ -179,6 +180,7 @@ FAILURES: Final = (
             (_CREDENTIALS, "test_a_volume_that_is_full_while_a_phone_scans_is_told_and_comes_back"),
             (_CREDENTIALS, "test_a_volume_that_turns_read_only_is_told_and_comes_back"),
             (_CREDENTIALS, "test_a_volume_that_is_read_only_from_the_start_is_told_and_comes_back"),
+            (_FAILURES, "test_a_volume_that_cannot_be_used_is_told_as_the_pod_reports_it"),
         ),
     ),
     Failure(
@@ -204,7 +206,11 @@ FAILURES: Final = (
             (_RECOVERY, "test_a_deleted_pod_comes_back_connected_without_a_new_pairing"),
             (_NODE, "test_an_evicted_pod_comes_back_without_a_new_pairing"),
             (_NODE, "test_a_killed_supervisor_is_restarted_in_its_pod_without_a_new_pairing"),
-            (_CONTROLLER, "test_a_failed_pod_is_replaced"),
+            (_FAILURES, "test_a_deleted_pod_is_replaced_on_the_same_volume"),
+            (_FAILURES, "test_a_drained_node_costs_no_pairing"),
+            (_FAILURES, "test_an_evicted_pod_is_replaced"),
+            (_FAILURES, "test_a_container_that_needs_too_much_memory_says_so"),
+            (_FAILURES, "test_a_container_that_ends_again_and_again_is_told"),
             (_CONTROLLER, "test_no_report_counts_but_that_of_the_pod_that_runs"),
         ),
     ),
@@ -212,12 +218,19 @@ FAILURES: Final = (
         "pod refused, reference missing, expansion refused",
         "retried with backoff; the message has the API server's reason and the remedy",
         "PodReady=False PodRejected / ConfigMissing / ExpansionRefused, Stalled",
-        ((_CONTROLLER, "test_a_refused_pod_says_why_and_is_tried_again"),),
+        (
+            (_FAILURES, "test_a_pod_that_the_api_server_refuses_is_tried_again"),
+            (_FAILURES, "test_a_container_that_cannot_be_made_says_what_is_missing"),
+            (_FAILURES, "test_a_volume_that_cannot_grow_does_not_stop_the_session"),
+        ),
     ),
     Failure(
         "node lost",
         "Connected=Unknown NodeLost; no force delete by us: Kubernetes' own pod GC and the out-of-service taint decide",
         "",
-        ((_CONTROLLER, "test_no_report_counts_but_that_of_the_pod_that_runs"),),
+        (
+            (_FAILURES, "test_the_pod_of_a_lost_node_is_left_to_kubernetes"),
+            (_CONTROLLER, "test_no_report_counts_but_that_of_the_pod_that_runs"),
+        ),
     ),
 )

@@ -310,9 +310,8 @@ def test_a_phone_is_held_once(operator: Replica, stage: Stage) -> None:
     stage.create("first", phone="+15551230113", tenant="phones")
     stage.connect("first", "+15551230113")
     stage.create("second", phone="+15551230113", tenant="phones")
-    held = stage.condition("second", "PhoneClaimed", status="False", reason="HeldByOther")
-    assert f"{stage.namespace}/first" in held["message"]
-    stage.condition("second", "Stalled", status="True", reason="HeldByOther")
+    near = f"Held by {stage.namespace}/first"
+    stage.fails("second", "HeldByOther", stalled=True, detail=near, PhoneClaimed="False HeldByOther")
     stage.create("elsewhere", phone="+15551230113", tenant="another")
     stage.condition("elsewhere", "PhoneClaimed", status="True")
     assert stage.find_pod("second") is None
@@ -352,9 +351,9 @@ def test_a_scanned_phone_that_another_session_has_paired_is_rejected(operator: R
     stage.condition("intruder", "Ready", status="False", reason="PhoneClaimConflict")
     eventually(lambda: stage.desired("intruder")["rejectedPhone"] == "+15551230115", "the pod is told", every=0.02)
     stage.report("intruder", "Held", "PhoneClaimConflict")
+    stage.fails("intruder", "PhoneClaimConflict", stalled=True, PhoneClaimed="False PhoneClaimConflict")
     settled(operator)
     assert stage.desired("intruder")["rejectedPhone"] == "+15551230115"
-    stage.condition("intruder", "Stalled", status="True", reason="PhoneClaimConflict")
     stage.annotate("intruder", "once more")
     eventually(lambda: stage.desired("intruder")["rejectedPhone"] is None, "a new request starts again", every=0.02)
 
@@ -485,21 +484,6 @@ def owned_pod(stage: Stage, name: str) -> bool:
     return found is not None and names.LABEL_SESSION_UID in found["metadata"].get("labels", {})
 
 
-def test_a_refused_pod_says_why_and_is_tried_again(operator: Replica, stage: Stage) -> None:
-    quotas = f"/api/v1/namespaces/{stage.namespace}/resourcequotas"
-    stage.api.create(quotas, {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
-    eventually(lambda: stage.api.get(f"{quotas}/none").get("status", {}).get("hard"), "the quota is known")
-    stage.create("refused", phone="+15551230120", tenant="refused")
-    refused = stage.condition("refused", "PodReady", status="False", reason="PodRejected")
-    assert "exceeded quota" in refused["message"]
-    stage.condition("refused", "Stalled", status="True", reason="PodRejected")
-    stage.api.delete(f"{quotas}/none")
-    stage.pod("refused")
-    eventually(
-        lambda: "Stalled" not in {c["type"] for c in stage.status("refused")["conditions"]}, "not stalled", every=0.05
-    )
-
-
 def test_a_change_that_needs_a_new_pod_replaces_it_and_no_other(operator: Replica, stage: Stage) -> None:
     stage.create("changing", phone="+15551230121", tenant="changing")
     uid = stage.connect("changing", "+15551230121")
@@ -544,14 +528,6 @@ def test_no_report_counts_but_that_of_the_pod_that_runs(operator: Replica, stage
     stage.condition("phantom", "AuthPaired", status="True")
     stage.report_connected("phantom", "+15551230123")
     stage.condition("phantom", "Connected", status="True")
-
-
-def test_a_failed_pod_is_replaced(operator: Replica, stage: Stage) -> None:
-    stage.create("evicted", phone="+15551230124", tenant="evicted")
-    uid = stage.connect("evicted", "+15551230124")
-    stage.set_pod_status("evicted", {**running_status(), "phase": "Failed", "reason": "Evicted", "message": "disk"})
-    stage.condition("evicted", "PodReady", status="False", reason="PodFailed")
-    stage.connect("evicted", "+15551230124", other_than=uid)
 
 
 def test_one_primary_per_tenant(operator: Replica, stage: Stage) -> None:

@@ -234,31 +234,3 @@ def test_the_pod_of_a_lost_node_is_left_to_kubernetes(operator: Replica, stage: 
     assert stage.pod("lost")["metadata"]["uid"] == uid
     stage.end_pod("lost")
     comes_back(stage, "lost", "+15551230310", other_than=uid)
-
-
-def test_a_phone_that_another_session_holds_is_waited_for(operator: Replica, stage: Stage) -> None:
-    uid = connected(stage, "holder", "+15551230311")
-    stage.create("waiter", phone="+15551230311", tenant="holder")
-    near = f"Held by {stage.namespace}/holder"
-    stage.fails("waiter", "HeldByOther", stalled=True, detail=near, PhoneClaimed="False HeldByOther")
-    assert stage.find_pod("waiter") is None
-    stage.condition("holder", "Connected", status="True")
-    assert stage.pod("holder")["metadata"]["uid"] == uid
-    stage.delete("holder")
-    stage.unlink("holder")
-    stage.connect("waiter", "+15551230311")
-
-
-def test_a_scanned_phone_that_another_session_holds_is_never_ready(operator: Replica, stage: Stage) -> None:
-    connected(stage, "rightful", "+15551230312")
-    stage.create("scanner", phone=None, tenant="rightful")
-    stage.start_pod("scanner")
-    stage.report("scanner", "ShowingQR", "QRAvailable")
-    stage.condition("scanner", "QRReady", status="True")
-    stage.report_connected("scanner", "+15551230312")
-    stage.condition("scanner", "Stalled", status="True", reason="PhoneClaimConflict")
-    stage.condition("scanner", "Ready", status="False", reason="PhoneClaimConflict")
-    eventually(lambda: stage.desired("scanner")["rejectedPhone"] == "+15551230312", "the pod is told", every=0.02)
-    stage.report("scanner", "Held", "PhoneClaimConflict")
-    stage.fails("scanner", "PhoneClaimConflict", stalled=True, PhoneClaimed="False PhoneClaimConflict")
-    stage.condition("rightful", "Ready", status="True", reason="Connected")

@@ -1,8 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from whatsapp_operator.api import crd
+from whatsapp_operator.api.reasons import PairingMethod, Reason
+from whatsapp_operator.session import report
+from whatsapp_operator.session.machine import State
+from whatsapp_operator.session.model import Credentials, Desired, FinishedAttempt, Journal
 
 COMMITTED = Path(__file__).parents[3] / "crds" / "whatsapp-operator.io_whatsappsessions.yaml"
 
@@ -64,3 +69,45 @@ def test_printer_columns_show_what_matters_first() -> None:
         "Primary",
         "Age",
     ]
+
+
+def _unknown(value: object, schema: dict[str, Any], path: str) -> list[str]:
+    """What of the value the API server would drop."""
+    if isinstance(value, list):
+        return [found for item in value for found in _unknown(item, schema["items"], f"{path}[]")]
+    if not isinstance(value, dict):
+        return []
+    known = schema.get("properties", {})
+    return [f"{path}.{name}" for name in value if name not in known] + [
+        found for name in value if name in known for found in _unknown(value[name], known[name], f"{path}.{name}")
+    ]
+
+
+def test_the_definition_has_every_field_that_a_session_pod_reports() -> None:
+    attempt = FinishedAttempt(
+        seq=1,
+        id="4be1",
+        method=PairingMethod.QR_CODE,
+        started_at=1.0,
+        finished_at=2.0,
+        succeeded=True,
+        reason=Reason.PAIRED,
+        seconds_to_qr=0.4,
+        seconds_to_scan=8.1,
+        seconds_to_connected=1.2,
+    )
+    state = State(
+        was_opened=True,
+        desired=Desired(),
+        journal=Journal(history=(attempt,)),
+        credentials=Credentials(present=True, valid=True, jid="15551230001:3@s.whatsapp.net"),
+    )
+    body = report.build(state, pod_uid="u", boot_id="b") | {"reportedAt": report.timestamp(0.0)}
+    schema = crd.custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    session = schema["properties"]["status"]["properties"]["session"]
+    assert _unknown(body, session, "session") == []
+    assert body.keys() == session["properties"].keys()
+    assert (
+        body["pairing"]["history"][0].keys()
+        == session["properties"]["pairing"]["properties"]["history"]["items"]["properties"].keys()
+    )

@@ -1,5 +1,6 @@
 """Failures around the pod, and bad input, on a real node."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -103,11 +104,19 @@ def test_the_log_level_changes_without_a_restart(scenario: Scenario, new_phone: 
 
 def test_a_suspended_session_expires_where_that_was_asked_for(scenario: Scenario, new_phone: Phones) -> None:
     phone = new_phone()
-    recovery = {"inactiveExpiry": "15s"}
+    recovery = {"inactiveExpiry": "1h"}
     with scenario.watching("expiring") as watch:
         scenario.apply(scenario.manifest("expiring", phone=phone, recovery=recovery))
         scenario.pair("expiring", phone, watch)
         scenario.apply(scenario.manifest("expiring", phone=phone, recovery=recovery, suspend=True))
+        watch.wait(has_condition("Ready", reason="Suspended"), "Suspended")
+        eventually(lambda: scenario.running_pod("expiring") is None, "the pod is gone")
+        # Nobody waits for an hour: the last report is made to be of long ago.
+        unused = {"status": {"session": {"credentials": {"lastUsedAt": "2026-01-01T00:00:00Z"}}}}
+        scenario.kubectl.run(
+            "patch", f"--namespace={scenario.namespace}", names.PLURAL, "expiring",
+            "--subresource=status", "--type=merge", f"--patch={json.dumps(unused)}",
+        )  # fmt: skip
         watch.wait(has_condition("AuthPaired", "False", "Expired"), "Expired")
         watch.wait(lambda seen: seen.status.get("phase") == "Expired", "the phase")
     assert scenario.simulator.devices(phone) == []

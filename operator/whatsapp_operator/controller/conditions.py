@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Final, Literal
 
 from whatsapp_operator.api.masking import mask
@@ -32,13 +31,7 @@ class Draft:
 
     @property
     def text(self) -> str:
-        return _clean(self.message) if self.message else sentence(self.reason)
-
-
-# Most messages are the same few, and to mask one takes a fifth of a millisecond.
-@lru_cache(maxsize=1024)
-def _clean(message: str) -> str:
-    return bounded(mask(message))
+        return bounded(mask(self.message)) if self.message else sentence(self.reason)
 
 
 def reason_of(text: str | None) -> Reason | None:

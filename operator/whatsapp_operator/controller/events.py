@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from whatsapp_operator.api import names
+from whatsapp_operator.api.masking import mask
 from whatsapp_operator.api.models import AttemptResult, PairingAttempt, WhatsAppSession, WhatsAppSessionStatus
 from whatsapp_operator.api.reasons import ConditionType, Reason, sentence
 from whatsapp_operator.controller.conditions import why_failed
@@ -54,17 +55,21 @@ def of_transition(
         elif turned_true and condition.reason in _TOLD:
             note = condition.message
             if condition.type == ConditionType.QR_READY and attempt is not None:
-                note = f"{note} Attempt {attempt}."
+                note = f"{note} {_named(attempt)}"
             found.append(Event("Normal", str(condition.reason), note))
     return found
 
 
 def of_attempt(attempt: PairingAttempt) -> Event:
     """How an attempt to pair has ended."""
-    which = f"Attempt {attempt.id}." if attempt.id is not None else ""
     if attempt.result is AttemptResult.SUCCEEDED:
-        return Event("Normal", PAIRING_SUCCEEDED, f"{sentence(Reason.PAIRED)} {which}".rstrip())
-    return Event("Warning", PAIRING_FAILED, f"{why_failed(attempt)} {which}".rstrip())
+        return Event("Normal", PAIRING_SUCCEEDED, f"{sentence(Reason.PAIRED)} {_named(attempt.id)}")
+    return Event("Warning", PAIRING_FAILED, f"{mask(why_failed(attempt))} {_named(attempt.id)}")
+
+
+def _named(attempt: str | None) -> str:
+    """By its id, which comes from a pod."""
+    return f"Attempt {mask(attempt or 'unknown')}."
 
 
 _TOLD: Final = frozenset(

@@ -75,6 +75,11 @@ test-teardown: venv ## Take the local cluster down and check that it leaves noth
 .PHONY: test-soak
 test-soak: venv ## Run the random tests at full count; commit the result file.
 	$(PYTEST) tests/unit -m hypothesis --hypothesis-profile=soak --soak-report=tests/soak.md
+	$(PYTEST) tests/integration/session/test_kills.py --hypothesis-profile=soak
+
+.PHONY: soak-day
+soak-day: venv ## Run 20 sessions through a day of random faults in half an hour; commit the result page.
+	$(PY) -m tests.benchmarks.day_of_faults --report docs/soak.md
 
 .PHONY: benchmark
 benchmark: deploy ## Measure the numbers of one session on the local cluster.

@@ -1,5 +1,5 @@
-import itertools
 import re
+from itertools import chain, product
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_a_sentence_leaves_room_for_what_was_found(reason: Reason) -> None:
     assert conditions.bounded(said) == said
 
 
-@pytest.mark.parametrize("failed", Reason)
+@pytest.mark.parametrize("failed", [reason for reason in Reason if reason is not Reason.NOT_PAIRED])
 def test_what_the_last_attempt_failed_with_fits_beside_not_paired(failed: Reason) -> None:
     history = {"pairing": {"history": [{"seq": 1, "result": "Failed", "reason": failed.value}]}}
     status = {"session": report("Connecting", "Connecting", **history)}
@@ -40,8 +40,28 @@ def test_what_the_last_attempt_failed_with_fits_beside_not_paired(failed: Reason
     assert text.endswith(sentence(failed))
 
 
-# Machine `Failed` stalls the session whatever it says, and the volume is all that it can fail with.
-FAILED_WITH = (Reason.VOLUME_FULL, Reason.VOLUME_READ_ONLY, Reason.VOLUME_FOREIGN, Reason.CREDENTIALS_CONFLICT)
+# What these two can say; they stall the session whatever it is.
+HALTED = {
+    MachineState.FAILED: (
+        Reason.VOLUME_FULL,
+        Reason.VOLUME_READ_ONLY,
+        Reason.VOLUME_FOREIGN,
+        Reason.CREDENTIALS_CONFLICT,
+    ),
+    MachineState.HELD: (
+        Reason.ATTEMPTS_EXHAUSTED,
+        Reason.PASSKEY_REQUIRED,
+        Reason.INVALID_SPEC,
+        Reason.LOGGED_OUT,
+        Reason.MAIN_DEVICE_GONE,
+        Reason.EXPIRED,
+        Reason.PHONE_CLAIM_CONFLICT,
+        Reason.RATE_LIMITED,
+        Reason.TEMPORARY_BAN,
+        Reason.STREAM_REPLACED,
+        Reason.CLIENT_OUTDATED,
+    ),
+}
 
 
 def stalled_by() -> dict[Reason, Draft]:
@@ -49,8 +69,8 @@ def stalled_by() -> dict[Reason, Draft]:
     claimed = Draft("True", Reason.CLAIMED)
     cases = [(observed(), Draft("False", reason)) for reason in Reason]
     cases += [(observed(problems=(Problem(reason, ""),)), claimed) for reason in Reason]
-    for machine, choice, device in itertools.product(MachineState, ("Relink", "Hold"), ({}, linked())):
-        for reason in FAILED_WITH if machine is MachineState.FAILED else Reason:
+    for machine, choice, device in product(MachineState, ("Relink", "Hold"), ({}, linked())):
+        for reason in HALTED.get(machine, tuple(Reason)):
             status = {"session": report(machine.value, reason.value, **device)}
             reported = session(spec={"recovery": {"onLoggedOut": choice}}, status=status)
             cases.append((observed(reported, pod=pod()), claimed))
@@ -60,7 +80,7 @@ def stalled_by() -> dict[Reason, Draft]:
 
 def test_whoever_must_act_is_told_how() -> None:
     drafts = stalled_by()
-    assert drafts.keys() >= {Reason.HELD_BY_OTHER, Reason.POD_REJECTED, Reason.LOGGED_OUT, *FAILED_WITH}
+    assert drafts.keys() >= {Reason.HELD_BY_OTHER, Reason.POD_REJECTED, *chain(*HALTED.values())}
     for reason, draft in drafts.items():
         assert EXPLANATIONS[reason].remedy, f"{reason} stalls, and nobody is told what to do"
         assert draft.text.endswith(EXPLANATIONS[reason].remedy)

@@ -194,7 +194,7 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
     ),
     Reason.SUSPENDED: Explanation(
         "The session is suspended as asked for by spec.suspend.",
-        "No pod runs; volume, credentials and the claim on a linked number stay.",
+        "No pod runs; volume, credentials and the claim on a linked number stay (until inactiveExpiry, if that is set).",
         "Set spec.suspend to false to go on.",
     ),
     Reason.CRASH_LOOPING: Explanation(
@@ -335,7 +335,7 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
     ),
     Reason.TEMPORARY_BAN: Explanation(
         "WhatsApp has banned the account for a time.",
-        "The session waits until it is over (status.connection.nextRetryAt) and keeps its credentials.",
+        "The session waits until status.connection.nextRetryAt and keeps its credentials.",
         "Review how the account is used; pairing anew does not help.",
     ),
     Reason.CLIENT_OUTDATED: Explanation(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.integration.session_process import RecordingApi, SessionProcess
+from tests.integration.recording_api import RecordingApi
+from tests.integration.session_process import MakeSession, SessionProcess
 from tests.integration.simulator_process import SimulatorProcess
 
 
@@ -42,9 +44,15 @@ def api(tmp_path: Path) -> Iterator[RecordingApi]:
 
 
 @pytest.fixture
-def session(tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi) -> Iterator[SessionProcess]:
-    """Without credentials, and with the limits of a pod; a test that needs others makes its own."""
-    with SessionProcess(tmp_path / "session", simulator, api) as running:
+def make_session(tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi) -> MakeSession:
+    """A session with limits, a desired state or settings of its own."""
+    return partial(SessionProcess, tmp_path / "session", simulator, api)
+
+
+@pytest.fixture
+def session(make_session: MakeSession) -> Iterator[SessionProcess]:
+    """Without credentials, and with the limits of a pod."""
+    with make_session() as running:
         yield running
 
 

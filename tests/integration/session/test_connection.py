@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 from datetime import UTC, datetime
@@ -13,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.session_process import RecordingApi, SessionProcess, seconds_to_retry
+from tests.integration.recording_api import RecordingApi
+from tests.integration.session_process import MakeSession, SessionProcess, seconds_to_retry
 from tests.integration.simulator_process import SimulatorProcess
 from tests.waiting import eventually
 
@@ -35,9 +35,9 @@ CONNECTS = "whatsapp_session_connects_total"
     ids=["http-proxy", "socks-proxy", "name-of-the-proxy", "certificate"],
 )
 def test_a_dial_that_fails_is_told_and_retried(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, settings: dict[str, Any], reason: str, word: str
+    make_session: MakeSession, api: RecordingApi, settings: dict[str, Any], reason: str, word: str
 ) -> None:
-    with SessionProcess(tmp_path / "session", simulator, api, **settings) as session:
+    with make_session(**settings) as session:
         report = session.told("Connecting", reason)
         assert word in report["message"]
         assert 0 < seconds_to_retry(report) <= 1
@@ -50,28 +50,26 @@ def waits(report: dict[str, Any]) -> float:
     return seconds_to_retry(report) if report["connection"]["nextRetryAt"] else 0.0
 
 
-def test_a_dial_that_fails_is_retried_for_ever(tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi) -> None:
+def test_a_dial_that_fails_is_retried_for_ever(make_session: MakeSession) -> None:
     limits = {"backoff_cap": 0.2}
-    with SessionProcess(tmp_path / "session", simulator, api, limits=limits, proxy_url="http://127.0.0.1:1") as session:
+    with make_session(limits=limits, proxy_url="http://127.0.0.1:1") as session:
         session.told("Connecting", "ProxyFailed")
         eventually(lambda: session.metric(STARTS) > 8, "many tries")
         assert len(session.worker_pids) <= 1
 
 
-def test_a_proxy_that_refuses_shows_only_its_status(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi
-) -> None:
+def test_a_proxy_that_refuses_shows_only_its_status(make_session: MakeSession, simulator: SimulatorProcess) -> None:
     simulator.strike("refuse-dial", status=407)
-    with SessionProcess(tmp_path / "session", simulator, api) as session:
+    with make_session() as session:
         report = session.told("Connecting", "ProxyFailed", since=0)
         assert report["message"] == "The proxy refuses the connection with status 407."
         session.machine("ShowingQR")
 
 
-def test_a_black_hole_is_left_and_retried(tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi) -> None:
+def test_a_black_hole_is_left_and_retried(make_session: MakeSession) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hole:
         proxy = f"http://127.0.0.1:{hole.getsockname()[1]}"
-        with SessionProcess(tmp_path / "session", simulator, api, limits={"connect": 2.0}, proxy_url=proxy) as session:
+        with make_session(limits={"connect": 2.0}, proxy_url=proxy) as session:
             report = session.told("Connecting", "ConnectFailure")
             assert report["message"] == "No QR or code came."
             assert report["connection"]["nextRetryAt"] is not None
@@ -80,10 +78,10 @@ def test_a_black_hole_is_left_and_retried(tmp_path: Path, simulator: SimulatorPr
 
 @pytest.mark.parametrize("fault", [{"kind": "hang"}, {"kind": "close-after-frames", "frames": 0}], ids=["hang", "cut"])
 def test_a_server_that_falls_silent_or_cuts_before_the_qr(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, fault: dict[str, Any]
+    make_session: MakeSession, simulator: SimulatorProcess, fault: dict[str, Any]
 ) -> None:
     simulator.strike(**fault)
-    with SessionProcess(tmp_path / "session", simulator, api, limits={"connect": 3.0}) as session:
+    with make_session(limits={"connect": 3.0}) as session:
         session.reported("a failure", lambda r: r["reason"] == "ConnectFailure", since=0)
         session.machine("ShowingQR")
 
@@ -122,10 +120,10 @@ def test_a_stream_cut_in_the_middle_of_the_login_is_survived(
 
 
 def test_a_login_that_is_never_answered_is_left(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str
+    make_session: MakeSession, simulator: SimulatorProcess, phone: str
 ) -> None:
     limits = {"reconnect": 2.0, "connect": 4.0}
-    with SessionProcess(tmp_path / "session", simulator, api, limits=limits) as session:
+    with make_session(limits=limits) as session:
         first = session.pair(phone)
         simulator.strike("hang", phone=phone, times=2)
         simulator.strike("drop", phone=phone)
@@ -134,10 +132,10 @@ def test_a_login_that_is_never_answered_is_left(
         assert session.metric(STARTS) >= 3
 
 
-def test_a_server_that_is_away_is_waited_for(tmp_path: Path, api: RecordingApi) -> None:
+def test_a_server_that_is_away_is_waited_for(make_session: MakeSession, tmp_path: Path) -> None:
     with SimulatorProcess(tmp_path / "simulator") as simulator:
         phone = simulator.new_phone()
-        with SessionProcess(tmp_path / "session", simulator, api) as session:
+        with make_session() as session:
             first = session.pair(phone)
             simulator.restart()
             again = session.back(first)
@@ -155,9 +153,9 @@ def test_a_slow_server_is_waited_for(session: SessionProcess, simulator: Simulat
 
 
 def test_a_keepalive_that_is_not_answered_is_told_and_the_worker_replaced(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str
+    make_session: MakeSession, simulator: SimulatorProcess, phone: str
 ) -> None:
-    with SessionProcess(tmp_path / "session", simulator, api, limits={"keepalive": 1.0}) as session:
+    with make_session(limits={"keepalive": 1.0}) as session:
         first = session.pair(phone)
         simulator.strike("ignore-keepalives", phone=phone, times=None)
         report = session.told("Reconnecting", "KeepAliveTimeout", since=0)
@@ -169,10 +167,10 @@ def test_a_keepalive_that_is_not_answered_is_told_and_the_worker_replaced(
 
 
 def test_a_connection_on_which_nothing_flows_is_noticed_before_the_library_does(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str
+    make_session: MakeSession, phone: str
 ) -> None:
     limits = {"silence": 5.0, "ping": 0.5, "keepalive": 1.0}
-    with SessionProcess(tmp_path / "session", simulator, api, limits=limits) as session:
+    with make_session(limits=limits) as session:
         first = session.pair(phone)
         session.told("Reconnecting", "KeepAliveTimeout", since=0)
         assert session.metric("whatsapp_session_keepalive_timeouts_total") == 0
@@ -213,120 +211,6 @@ def test_messages_that_cannot_be_decrypted_are_counted_and_the_session_stays(
     assert connected.api.report["connection"] == first["connection"]
 
 
-# Refused logins.
-
-
-@pytest.mark.parametrize("reason", ["400", "409", "418", "500", "503", "599"])
-def test_a_refused_login_is_tried_again(
-    connected: SessionProcess, simulator: SimulatorProcess, phone: str, reason: str
-) -> None:
-    first = connected.api.report
-    simulator.refuse_login(phone, reason)
-    again = connected.back(first)
-    assert again["credentials"]["valid"] is True
-    assert again["device"] == first["device"]
-    assert len(simulator.devices(phone)) == 1
-
-
-@pytest.mark.parametrize("code", ["101", "106"])
-def test_a_temporary_ban_is_waited_for(
-    connected: SessionProcess, simulator: SimulatorProcess, phone: str, code: str
-) -> None:
-    simulator.refuse_login(phone, "402", code=code, expire=7200)
-    report = connected.told("Held", "TemporaryBan")
-    assert 7100 < seconds_to_retry(report) <= 7200
-    assert report["credentials"]["valid"] is True
-    assert report["connection"]["lastReason"] in ("TemporaryBan", "Reconnecting")
-    assert connected.worker_pids == []
-    assert len(simulator.devices(phone)) == 1
-
-
-def test_a_temporary_ban_of_an_unknown_kind_is_waited_for(
-    connected: SessionProcess, simulator: SimulatorProcess, phone: str
-) -> None:
-    simulator.refuse_login(phone, "402", code="999", expire=7200)
-    report = connected.told("Held", "TemporaryBan")
-    assert seconds_to_retry(report) > 60
-    assert report["credentials"]["valid"] is True
-
-
-def test_a_temporary_ban_ends(tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str) -> None:
-    with SessionProcess(tmp_path / "session", simulator, api, limits={"ban": 1.0}) as session:
-        first = session.pair(phone)
-        simulator.refuse_login(phone, "402", code="101", expire=2)
-        session.told("Held", "TemporaryBan")
-        assert session.back(first)["device"] == first["device"]
-        assert len(simulator.devices(phone)) == 1
-
-
-def test_an_outdated_client_keeps_its_credentials(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str
-) -> None:
-    with SessionProcess(tmp_path / "session", simulator, api, limits={"outdated": 2.0}) as session:
-        first = session.pair(phone)
-        simulator.refuse_login(phone, "405", times=2)
-        report = session.told("Held", "ClientOutdated")
-        assert 0 < seconds_to_retry(report) <= 2
-        assert report["credentials"]["valid"] is True
-        assert session.back(first)["device"] == first["device"]
-        assert simulator.faults() == []
-
-
-def test_an_outdated_client_is_tried_at_once_with_a_new_pod(
-    connected: SessionProcess, simulator: SimulatorProcess, phone: str
-) -> None:
-    first = connected.api.report
-    simulator.refuse_login(phone, "405")
-    assert 3500 < seconds_to_retry(connected.told("Held", "ClientOutdated")) <= 3600
-    assert connected.worker_pids == []
-    connected.stop()
-    connected.start()
-    assert connected.back(first)["device"] == first["device"]
-
-
-# Another client with the same credentials.
-
-
-def test_a_replaced_stream_is_not_fought_over(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str
-) -> None:
-    with SessionProcess(tmp_path / "session", simulator, api, limits={"replaced": 2.0}) as session:
-        first = session.pair(phone)
-        simulator.strike("stream-error", phone=phone, conflict="replaced", times=3)
-        holds: list[dict[str, Any]] = []
-        for number in (1, 2, 3):
-            holds.append(
-                session.reported(
-                    f"hold {number}",
-                    lambda r: r["machine"] == "Held" and r["connection"]["replaced"] == number,  # noqa: B023
-                )
-            )
-            assert holds[-1]["reason"] == "StreamReplaced"
-            assert session.worker_pids == []
-        assert 0 < seconds_to_retry(holds[0]) <= 2
-        assert seconds_to_retry(holds[0]) < seconds_to_retry(holds[1]) < seconds_to_retry(holds[2]) <= 8
-        assert session.back(first)["device"] == first["device"]
-
-
-def test_a_copy_of_the_credentials_takes_the_connection_over(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, connected: SessionProcess
-) -> None:
-    connected.stop()
-    with (
-        RecordingApi(tmp_path / "api of the copy") as other_api,
-        SessionProcess(tmp_path / "copy", simulator, other_api) as copy,
-    ):
-        copy.stop()
-        shutil.copytree(connected.volume, copy.volume, dirs_exist_ok=True)
-        connected.start()
-        first = connected.machine("Connected")
-        copy.start()
-        copy.machine("Connected")
-        assert 200 < seconds_to_retry(connected.told("Held", "StreamReplaced")) <= 300
-        assert connected.worker_pids == []
-        assert copy.api.report["device"] == first["device"]
-
-
 # The worker.
 
 
@@ -342,10 +226,8 @@ def test_a_worker_that_is_killed_is_started_again(
     assert len(simulator.devices(phone)) == 1
 
 
-def test_a_worker_that_stands_still_is_killed_and_started_again(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str
-) -> None:
-    with SessionProcess(tmp_path / "session", simulator, api, limits={"ping": 1.0}) as session:
+def test_a_worker_that_stands_still_is_killed_and_started_again(make_session: MakeSession, phone: str) -> None:
+    with make_session(limits={"ping": 1.0}) as session:
         first = session.pair(phone)
         (worker,) = session.worker_pids
         os.kill(worker, signal.SIGSTOP)
@@ -385,11 +267,9 @@ def test_an_api_server_that_is_away_is_told_the_last_state(
     assert report["device"] == first["device"]
 
 
-def test_reports_and_qr_wait_for_the_api_server(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str
-) -> None:
+def test_reports_and_qr_wait_for_the_api_server(make_session: MakeSession, api: RecordingApi, phone: str) -> None:
     api.refuse = {"secret": 404, "status": 503}
-    with SessionProcess(tmp_path / "session", simulator, api) as session:
+    with make_session() as session:
         eventually(lambda: api.refused > 2, "refused writes")
         del api.refuse["status"]
         report = session.reported("the missing Secret", lambda r: r["reason"] == "ConfigMissing")

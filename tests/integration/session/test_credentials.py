@@ -1,145 +1,19 @@
-"""Rows of the failure table that concern what the volume holds: logouts, expiry, corrupt files, a volume that fails."""
+"""Rows of the failure table that concern what the volume holds: files that are corrupt or lost, a volume that fails."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.session_process import HOLD, QR_CODE, RecordingApi, SessionProcess, seconds_to_retry
+from tests.integration.recording_api import RecordingApi
+from tests.integration.session_process import QR_CODE, MakeSession, SessionProcess
 from tests.integration.simulator_process import SimulatorProcess
 from tests.waiting import eventually
-
-# Logged out.
-
-
-def by_failure(reason: str) -> Callable[[SimulatorProcess, str], None]:
-    return lambda simulator, phone: simulator.refuse_login(phone, reason)
-
-
-def on_the_phone(simulator: SimulatorProcess, phone: str) -> None:
-    device = max(device["id"] for device in simulator.devices(phone))
-    simulator.unlink(phone, device)
-
-
-LOGOUTS = pytest.mark.parametrize(
-    ("log_out", "reason"),
-    [(on_the_phone, "LoggedOut"), (by_failure("401"), "LoggedOut"), (by_failure("403"), "MainDeviceGone")],
-    ids=["removed", "401", "403"],
-)
-
-
-@LOGOUTS
-def test_a_logout_offers_one_new_pairing_and_then_waits_longer_each_time(
-    tmp_path: Path,
-    simulator: SimulatorProcess,
-    api: RecordingApi,
-    phone: str,
-    log_out: Callable[[SimulatorProcess, str], None],
-    reason: str,
-) -> None:
-    with SessionProcess(tmp_path / "session", simulator, api, limits={"relink_after_logout": 2.0}) as session:
-        session.pair(phone)
-        log_out(simulator, phone)
-        report = session.machine("ShowingQR")
-        assert report["connection"]["lastReason"] == reason
-        assert report["credentials"]["present"] is False
-
-        waits = []
-        for _ in range(2):
-            session.pair(phone)
-            log_out(simulator, phone)
-            held = session.told("Held", reason)
-            assert session.worker_pids == []
-            waits.append(seconds_to_retry(held))
-        assert 0 < waits[0] <= 2 < waits[1] <= 4
-        session.machine("ShowingQR")
-
-
-@LOGOUTS
-def test_a_logout_is_held_where_asked_for(
-    tmp_path: Path,
-    simulator: SimulatorProcess,
-    api: RecordingApi,
-    phone: str,
-    log_out: Callable[[SimulatorProcess, str], None],
-    reason: str,
-) -> None:
-    with SessionProcess(tmp_path / "session", simulator, api, desired={"recovery": HOLD}) as session:
-        session.pair(phone)
-        log_out(simulator, phone)
-        report = session.told("Held", reason)
-        assert report["credentials"]["present"] is False
-        assert report["connection"]["nextRetryAt"] is None
-        assert session.worker_pids == []
-        session.ask(relinkRequestID="again")
-        session.pair(phone)
-
-
-# Unused for long.
-
-
-def used_long_ago(session: SessionProcess) -> None:
-    """Change the journal of a session that is stopped."""
-    path = session.volume / "journal.json"
-    journal = json.loads(path.read_text())
-    journal["last_used_at"] = time.time() - 100 * 86_400
-    path.write_text(json.dumps(journal))
-
-
-@pytest.mark.parametrize("hold", [False, True], ids=["relink", "hold"])
-def test_unused_credentials_that_are_refused_have_expired(
-    connected: SessionProcess, simulator: SimulatorProcess, phone: str, hold: bool
-) -> None:
-    connected.stop()
-    used_long_ago(connected)
-    if hold:
-        connected.ask(recovery=HOLD)
-    simulator.strike("failure", phone=phone, reason="401")
-    connected.start()
-    report = connected.told("Held", "Expired") if hold else connected.machine("ShowingQR")
-    assert report["connection"]["lastReason"] == "Expired"
-    assert report["credentials"]["present"] is False
-
-
-def test_unused_credentials_that_are_taken_are_used(
-    connected: SessionProcess, simulator: SimulatorProcess, phone: str
-) -> None:
-    first = connected.api.report
-    connected.stop()
-    used_long_ago(connected)
-    connected.start()
-    again = connected.back(first)
-    assert again["device"] == first["device"]
-    assert again["credentials"]["lastUsedAt"] > first["credentials"]["lastUsedAt"]
-
-
-@pytest.mark.parametrize("reachable", [True, False])
-def test_expired_credentials_of_a_suspended_session_are_wiped(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str, reachable: bool
-) -> None:
-    with SessionProcess(tmp_path / "session", simulator, api, limits={"removal": 3.0}) as session:
-        session.pair(phone)
-        session.stop()
-        if not reachable:
-            simulator.strike("refuse-dial", times=None)
-        session.ask(expire=True)
-        session.start()
-        report = session.told("Held", "Expired")
-        assert report["credentials"]["present"] is False
-        assert report["connection"]["nextRetryAt"] is None
-        assert session.worker_pids == []
-        assert len(simulator.devices(phone)) == (0 if reachable else 1)
-        simulator.call("DELETE", "/faults")
-        session.ask(expire=False)
-        session.pair(phone)
-
 
 # Corrupt files.
 
@@ -300,10 +174,10 @@ def fill(volume: Path) -> Path:
 
 
 def test_a_volume_that_is_full_is_told_and_comes_back(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str
+    make_session: MakeSession, simulator: SimulatorProcess, phone: str
 ) -> None:
     limits = {"volume_retry": 1.0}
-    with SessionProcess(tmp_path / "session", simulator, api, limits=limits, volume_size="16m") as session:
+    with make_session(limits=limits, volume_size="16m") as session:
         first = session.pair(phone)
         ballast = fill(session.volume)
         journal = (session.volume / "journal.json").read_bytes()
@@ -319,10 +193,10 @@ def test_a_volume_that_is_full_is_told_and_comes_back(
 
 
 def test_a_volume_that_is_full_while_a_phone_scans_is_told_and_comes_back(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str
+    make_session: MakeSession, simulator: SimulatorProcess, api: RecordingApi, phone: str
 ) -> None:
     limits = {"volume_retry": 1.0}
-    with SessionProcess(tmp_path / "session", simulator, api, limits=limits, volume_size="16m") as session:
+    with make_session(limits=limits, volume_size="16m") as session:
         session.machine("ShowingQR")
         ballast = fill(session.volume)
         simulator.scan(phone, session.qr())
@@ -335,10 +209,10 @@ def test_a_volume_that_is_full_while_a_phone_scans_is_told_and_comes_back(
 
 
 def test_a_volume_that_turns_read_only_is_told_and_comes_back(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str
+    make_session: MakeSession, tmp_path: Path, simulator: SimulatorProcess, phone: str
 ) -> None:
     limits = {"volume_retry": 1.0}
-    with SessionProcess(tmp_path / "session", simulator, api, limits=limits, volume_size="16m") as session:
+    with make_session(limits=limits, volume_size="16m") as session:
         first = session.pair(phone)
         path = str(tmp_path / "session" / "volume")
         session.in_mounts("mount", "--bind", path, path)
@@ -353,10 +227,10 @@ def test_a_volume_that_turns_read_only_is_told_and_comes_back(
 
 
 def test_a_volume_that_is_read_only_from_the_start_is_told_and_comes_back(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi
+    make_session: MakeSession, tmp_path: Path
 ) -> None:
     limits = {"volume_retry": 1.0}
-    with SessionProcess(tmp_path / "session", simulator, api, limits=limits, volume_size="16m,ro") as session:
+    with make_session(limits=limits, volume_size="16m,ro") as session:
         session.told("Failed", "VolumeReadOnly")
         assert session.worker_pids == []
         session.in_mounts("mount", "-o", "remount,rw", str(tmp_path / "session" / "volume"))

@@ -11,11 +11,11 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from tests.integration.session_process import QR_CODE, RecordingApi, SessionProcess
+from tests.integration.recording_api import RecordingApi
+from tests.integration.session_process import QR_CODE, MakeSession, SessionProcess
 from tests.integration.simulator_process import SimulatorProcess
 from tests.waiting import eventually
 
@@ -79,7 +79,7 @@ class Account:
 
 @pytest.mark.parametrize("kill", [kill_worker, kill_supervisor])
 def test_kills_at_random_moments_cost_no_pairing(
-    tmp_path: Path,
+    make_session: MakeSession,
     simulator: SimulatorProcess,
     api: RecordingApi,
     phone: str,
@@ -91,9 +91,7 @@ def test_kills_at_random_moments_cost_no_pairing(
     logger.warning("seed %s", seed)
     chance = random.Random(seed)
     with (
-        SessionProcess(
-            tmp_path / "session", simulator, api, limits=LIMITS, desired={"pairing": {**QR_CODE, "attempts": 20}}
-        ) as session,
+        make_session(limits=LIMITS, desired={"pairing": {**QR_CODE, "attempts": 20}}) as session,
         ThreadPoolExecutor(1) as beside,
     ):
         account = Account(session, simulator, phone)

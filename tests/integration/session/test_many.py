@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.integration.session_process import RecordingApi, SessionProcess
+from tests.integration.recording_api import RecordingApi
+from tests.integration.session_process import SessionProcess
 from tests.integration.simulator_process import SimulatorProcess
 
 SESSIONS = 50

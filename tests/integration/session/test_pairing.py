@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.session_process import PAIRING_CODE, QR_CODE, RecordingApi, SessionProcess, seconds_to_retry
+from tests.integration.recording_api import RecordingApi
+from tests.integration.session_process import QR_CODE, MakeSession, SessionProcess
 from tests.integration.simulator_process import SimulatorProcess
 from tests.waiting import eventually
 
 STARTS = "whatsapp_session_worker_starts_total"
 SHORT = {"window": 6.0, "first_qr": 4.0, "window_grace": 1.0}
-
-Make = Callable[..., SessionProcess]
-
-
-@pytest.fixture
-def make(tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi) -> Make:
-    """A session with limits or a desired state of its own."""
-
-    def session(**arguments: Any) -> SessionProcess:
-        return SessionProcess(tmp_path / "session", simulator, api, **arguments)
-
-    return session
 
 
 def reasons(report: dict[str, Any]) -> list[str]:
@@ -42,9 +30,9 @@ def nothing_left(session: SessionProcess) -> None:
 
 
 def test_windows_without_a_scan_are_exhausted_and_begun_anew_by_a_relink(
-    make: Make, api: RecordingApi, phone: str
+    make_session: MakeSession, api: RecordingApi, phone: str
 ) -> None:
-    with make(
+    with make_session(
         limits={**SHORT, "window": 2.0, "window_grace": 0.5}, desired={"pairing": {**QR_CODE, "attempts": 2}}
     ) as session:
         ids = [session.attempt(number)["pairing"]["id"] for number in (1, 2)]
@@ -62,9 +50,9 @@ def test_windows_without_a_scan_are_exhausted_and_begun_anew_by_a_relink(
         session.pair(phone)
 
 
-def test_windows_that_are_exhausted_stay_so_over_a_restart(make: Make, api: RecordingApi) -> None:
+def test_windows_that_are_exhausted_stay_so_over_a_restart(make_session: MakeSession, api: RecordingApi) -> None:
     limits = {**SHORT, "window": 1.0, "window_grace": 0.5}
-    with make(limits=limits, desired={"pairing": {**QR_CODE, "attempts": 1}}) as session:
+    with make_session(limits=limits, desired={"pairing": {**QR_CODE, "attempts": 1}}) as session:
         session.told("Held", "AttemptsExhausted")
         session.stop()
         told = len(api.reports)
@@ -74,10 +62,10 @@ def test_windows_that_are_exhausted_stay_so_over_a_restart(make: Make, api: Reco
         assert session.attempt(2)["pairing"]["failed"] == 1
 
 
-def test_qrs_that_run_out_end_the_window(make: Make, simulator: SimulatorProcess, phone: str) -> None:
+def test_qrs_that_run_out_end_the_window(make_session: MakeSession, simulator: SimulatorProcess, phone: str) -> None:
     simulator.strike("few-refs", refs=1)
     # The library shows a single QR for as long as a later one.
-    with make(limits={"first_qr": 20.0}) as session:
+    with make_session(limits={"first_qr": 20.0}) as session:
         session.attempt(1)
         assert reasons(session.attempt(2)) == ["Expired"]
         session.pair(phone)
@@ -128,8 +116,10 @@ def test_a_phone_without_multi_device_fails_the_attempt(
     session.pair(phone)
 
 
-def test_a_phone_that_never_finishes_costs_its_window(make: Make, simulator: SimulatorProcess, phone: str) -> None:
-    with make(limits=SHORT) as session:
+def test_a_phone_that_never_finishes_costs_its_window(
+    make_session: MakeSession, simulator: SimulatorProcess, phone: str
+) -> None:
+    with make_session(limits=SHORT) as session:
         session.machine("ShowingQR")
         simulator.strike("phone-never-finishes", phone=phone)
         assert simulator.scan(phone, session.qr()).status == 504
@@ -138,9 +128,9 @@ def test_a_phone_that_never_finishes_costs_its_window(make: Make, simulator: Sim
 
 
 def test_a_scan_whose_login_does_not_come_is_logged_in_by_another_worker(
-    make: Make, simulator: SimulatorProcess, phone: str
+    make_session: MakeSession, simulator: SimulatorProcess, phone: str
 ) -> None:
-    with make(limits={"login": 2.0, "connect": 4.0}) as session:
+    with make_session(limits={"login": 2.0, "connect": 4.0}) as session:
         session.machine("ShowingQR")
         simulator.strike("hang", phone=phone)
         report = session.pair(phone)
@@ -151,9 +141,9 @@ def test_a_scan_whose_login_does_not_come_is_logged_in_by_another_worker(
 
 
 def test_a_scan_that_never_logs_in_is_wiped_and_paired_anew(
-    make: Make, simulator: SimulatorProcess, phone: str
+    make_session: MakeSession, simulator: SimulatorProcess, phone: str
 ) -> None:
-    with make(limits={"login": 2.0, "connect": 3.0, "ping": 0.5}) as session:
+    with make_session(limits={"login": 2.0, "connect": 3.0, "ping": 0.5}) as session:
         session.machine("ShowingQR")
         simulator.strike("hang", phone=phone, times=None)
         assert simulator.scan(phone, session.qr()).status == 201
@@ -178,10 +168,10 @@ def test_a_login_after_the_scan_that_is_refused_for_a_while_costs_no_pairing(
 
 
 def test_prekeys_that_are_not_answered_never_cost_the_pairing(
-    make: Make, simulator: SimulatorProcess, phone: str
+    make_session: MakeSession, simulator: SimulatorProcess, phone: str
 ) -> None:
     # Each of the library's requests waits 75 s for its answer before the login is complete.
-    with make(limits={"login": 2.0, "connect": 3.0, "ping": 0.5, "sync": 3.0, "backoff_cap": 0.5}) as session:
+    with make_session(limits={"login": 2.0, "connect": 3.0, "ping": 0.5, "sync": 3.0, "backoff_cap": 0.5}) as session:
         session.machine("ShowingQR")
         simulator.strike("ignore-prekeys", phone=phone, times=None)
         assert simulator.scan(phone, session.qr()).status == 201
@@ -198,9 +188,9 @@ def test_prekeys_that_are_not_answered_never_cost_the_pairing(
 
 
 def test_another_phone_is_unlinked_and_the_next_attempt_shown(
-    make: Make, simulator: SimulatorProcess, phone: str, other: str
+    make_session: MakeSession, simulator: SimulatorProcess, phone: str, other: str
 ) -> None:
-    with make(desired={"phone": phone}) as session:
+    with make_session(desired={"phone": phone}) as session:
         session.machine("ShowingQR")
         assert simulator.scan(other, session.qr()).status == 201
         told = session.reported("a failed attempt", lambda r: r["pairing"]["failed"] == 1, since=0)
@@ -211,8 +201,10 @@ def test_another_phone_is_unlinked_and_the_next_attempt_shown(
         session.pair(phone)
 
 
-def test_another_phone_uses_up_the_attempts(make: Make, simulator: SimulatorProcess, phone: str, other: str) -> None:
-    with make(desired={"phone": phone, "pairing": {**QR_CODE, "attempts": 1}}) as session:
+def test_another_phone_uses_up_the_attempts(
+    make_session: MakeSession, simulator: SimulatorProcess, phone: str, other: str
+) -> None:
+    with make_session(desired={"phone": phone, "pairing": {**QR_CODE, "attempts": 1}}) as session:
         session.machine("ShowingQR")
         assert simulator.scan(other, session.qr()).status == 201
         assert reasons(session.told("Held", "AttemptsExhausted")) == ["PhoneMismatch"]
@@ -226,10 +218,10 @@ def test_another_phone_uses_up_the_attempts(make: Make, simulator: SimulatorProc
     ids=["declared-with-the-9", "declared-without-the-9"],
 )
 def test_another_spelling_of_the_same_account_is_no_mismatch(
-    make: Make, simulator: SimulatorProcess, declared: str, linked: str
+    make_session: MakeSession, simulator: SimulatorProcess, declared: str, linked: str
 ) -> None:
     simulator.add_phone(linked)
-    with make(desired={"phone": declared}, limits={"stable": 1.0}) as session:
+    with make_session(desired={"phone": declared}, limits={"stable": 1.0}) as session:
         session.pair(linked)
         report = session.reported("it stays", lambda r: r["pairing"]["succeeded"] == 1)
         assert report["machine"] == "Connected"
@@ -282,9 +274,9 @@ def test_a_device_removed_soon_after_its_pairing_fails_the_attempt(
 
 
 def test_a_device_removed_later_leaves_its_attempt_a_success(
-    make: Make, simulator: SimulatorProcess, phone: str
+    make_session: MakeSession, simulator: SimulatorProcess, phone: str
 ) -> None:
-    with make(limits={"stable": 1.0}) as session:
+    with make_session(limits={"stable": 1.0}) as session:
         session.pair(phone)
         session.reported("it has come to stay", lambda r: r["pairing"]["succeeded"] == 1)
         (device,) = simulator.devices(phone)
@@ -308,154 +300,3 @@ def test_a_passkey_demand_stops_the_attempt(session: SessionProcess, simulator: 
     assert session.worker_pids == []
     session.ask(relinkRequestID="the passkey was removed")
     session.pair(phone)
-
-
-# Pairing codes.
-
-
-def by_code(phone: str) -> dict[str, Any]:
-    return {"phone": phone, "pairing": PAIRING_CODE}
-
-
-def test_a_wrong_code_leaves_the_window_open(make: Make, simulator: SimulatorProcess, phone: str) -> None:
-    with make(desired=by_code(phone)) as session:
-        session.machine("ShowingCode")
-        code = session.code()
-        wrong = ("A" if code[0] != "A" else "B") + code[1:]
-        assert simulator.enter_code(phone, wrong).status == 422
-        assert session.code() == code
-        assert simulator.enter_code(phone, code).status == 201
-        session.machine("Connected")
-
-
-def test_a_code_that_is_refused_is_asked_for_again(make: Make, simulator: SimulatorProcess, phone: str) -> None:
-    simulator.strike("refuse-code", phone=phone, code=500)
-    with make(desired=by_code(phone)) as session:
-        report = session.reported("refused", lambda r: r["reason"] == "ConnectFailure", since=0)
-        assert report["message"] == "WhatsApp gave no pairing code."
-        assert session.attempt(1)["pairing"]["failed"] == 0
-
-
-def test_a_code_that_is_rate_limited_is_waited_for_longer_each_time(
-    make: Make, simulator: SimulatorProcess, phone: str
-) -> None:
-    simulator.strike("refuse-code", phone=phone, code=429, times=2)
-    with make(desired=by_code(phone), limits={"rate_limited": 2.0}) as session:
-        first = session.told("Held", "RateLimited")
-        assert 0 < seconds_to_retry(first) <= 2
-        assert session.worker_pids == []
-        retry = first["connection"]["nextRetryAt"]
-        second = session.reported(
-            "limited again", lambda r: r["reason"] == "RateLimited" and r["connection"]["nextRetryAt"] != retry
-        )
-        assert seconds_to_retry(second) > 2
-        assert session.attempt(1)["pairing"]["failed"] == 0
-        assert simulator.enter_code(phone, session.code()).status == 201
-        session.machine("Connected")
-
-
-def test_a_code_that_does_not_come_is_asked_for_again(make: Make, simulator: SimulatorProcess, phone: str) -> None:
-    simulator.strike("ignore-code", phone=phone)
-    with make(desired=by_code(phone), limits={"code": 2.0}) as session:
-        report = session.reported("given up", lambda r: r["reason"] == "ConnectFailure", since=0)
-        assert report["message"] == "No QR or code came."
-        assert 0 < seconds_to_retry(report) <= 1
-        session.attempt(1)
-        assert simulator.enter_code(phone, session.code()).status == 201
-        session.machine("Connected")
-
-
-# What is cancelled.
-
-
-def relink(session: SessionProcess, other: str) -> None:
-    session.ask(relinkRequestID="now")
-
-
-def another_method(session: SessionProcess, other: str) -> None:
-    method = "QRCode" if session.desired["pairing"]["method"] == "PairingCode" else "PairingCode"
-    session.ask(pairing={**session.desired["pairing"], "method": method})
-
-
-def another_name(session: SessionProcess, other: str) -> None:
-    session.ask(pairing={**session.desired["pairing"], "displayName": "Firefox (Linux)"})
-
-
-def another_phone(session: SessionProcess, other: str) -> None:
-    session.ask(phone=other)
-
-
-CHANGES = pytest.mark.parametrize("change", [relink, another_method, another_name, another_phone])
-
-
-@CHANGES
-def test_a_code_request_is_cancelled(
-    make: Make, simulator: SimulatorProcess, phone: str, other: str, change: Callable[[SessionProcess, str], None]
-) -> None:
-    # The request that runs is never answered; only one that is cancelled lets the next begin this soon.
-    simulator.strike("ignore-code", phone=phone)
-    with make(desired=by_code(phone), limits={"code": 600.0, "connect": 600.0}) as session:
-        eventually(lambda: simulator.faults() == [], "a code request")
-        (worker,) = session.worker_pids
-        change(session, other)
-        session.attempt(1)
-        assert len(session.worker_pids) == 1
-        assert worker not in session.worker_pids
-        assert len(simulator.pairings()) == 1
-        if session.desired["pairing"]["method"] == "QRCode":
-            session.pair(phone)
-        else:
-            assert simulator.enter_code(session.desired["phone"], session.code()).status == 201
-            session.machine("Connected")
-
-
-@CHANGES
-@pytest.mark.parametrize("method", [QR_CODE, PAIRING_CODE], ids=["qr", "code"])
-def test_a_window_is_cancelled(
-    make: Make,
-    simulator: SimulatorProcess,
-    api: RecordingApi,
-    phone: str,
-    other: str,
-    method: dict[str, Any],
-    change: Callable[[SessionProcess, str], None],
-) -> None:
-    with make(desired={"phone": phone, "pairing": method}, limits={"absorb": 0.0}) as session:
-        first = session.attempt(1)["pairing"]["id"]
-        shown = api.secret
-        (worker,) = session.worker_pids
-        change(session, other)
-        if change is another_phone and method is QR_CODE:
-            # A QR is for whichever phone; the number is looked at after the scan.
-            assert simulator.scan(phone, session.qr()).status == 201
-            session.attempt(2)
-            assert simulator.devices(phone) == []
-            session.pair(other)
-            return
-        report = session.reported("another window", lambda r: r["pairing"]["id"] not in (None, first))
-        assert report["pairing"]["failed"] == 0
-        assert worker not in session.worker_pids
-        assert len(session.worker_pids) == 1
-        assert len(simulator.pairings()) == 1
-        eventually(lambda: api.secret and api.secret != shown, "what is shown now")
-        assert not ({"qr", "code"} <= api.secret.keys())
-
-
-@pytest.mark.parametrize("method", [QR_CODE, PAIRING_CODE], ids=["qr", "code"])
-@pytest.mark.parametrize("unanswered", [False, True], ids=["window", "request"])
-def test_an_unlink_cancels(
-    make: Make, simulator: SimulatorProcess, phone: str, method: dict[str, Any], unanswered: bool
-) -> None:
-    if unanswered:
-        simulator.strike("ignore-code", phone=phone) if method is PAIRING_CODE else simulator.strike("hang")
-    with make(desired={"phone": phone, "pairing": method}, limits={"code": 600.0, "connect": 600.0}) as session:
-        if unanswered:
-            eventually(lambda: simulator.faults() == [], "the request")
-        else:
-            session.attempt(1)
-        session.ask(unlink=True)
-        report = session.machine("Unlinked")
-        assert report["pairing"]["failed"] == 0
-        nothing_left(session)
-        assert session.worker_pids == []
-        assert simulator.pairings() == []

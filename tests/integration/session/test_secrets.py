@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.integration.session_process import PAIRING_CODE, QR_CODE, TOKEN, RecordingApi, SessionProcess
+from tests.integration.recording_api import TOKEN, RecordingApi
+from tests.integration.session_process import PAIRING_CODE, QR_CODE, MakeSession
 from tests.integration.simulator_process import SimulatorProcess
 from tests.waiting import eventually
 
@@ -51,15 +52,13 @@ def without_identities(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_full_run_tells_no_secret(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str, other: str
+    make_session: MakeSession, simulator: SimulatorProcess, api: RecordingApi, phone: str, other: str
 ) -> None:
     proxy = simulator.proxy_url.replace("http://", f"http://user:{PASSWORD}@")
     secrets = {TOKEN, PASSWORD, *TEXTS, phone, phone[1:], other, other[1:]}
     metrics = ""
     simulator.strike("refuse-dial", status=407)
-    with SessionProcess(
-        tmp_path / "session", simulator, api, proxy_url=proxy, limits={"absorb": 0.0}, desired={"phone": phone}
-    ) as session:
+    with make_session(proxy_url=proxy, limits={"absorb": 0.0}, desired={"phone": phone}) as session:
         # A dial that fails, an API server that quotes what it refuses, and one that answers garbage.
         session.told("Connecting", "ProxyFailed", since=0)
         session.machine("ShowingQR")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 
-from tests.integration.session_process import PAIRING_CODE, POD_UID, RecordingApi, SessionProcess
+from tests.integration.recording_api import RecordingApi
+from tests.integration.session_process import PAIRING_CODE, POD_UID, MakeSession, SessionProcess
 from tests.integration.simulator_process import SimulatorProcess
 from tests.waiting import eventually
 
@@ -107,10 +107,8 @@ def test_stops_in_the_middle_of_a_qr(session: SessionProcess, api: RecordingApi)
     assert api.report["machine"] == "Starting"
 
 
-def test_pairs_by_code(tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str) -> None:
-    with SessionProcess(
-        tmp_path / "session", simulator, api, desired={"phone": phone, "pairing": PAIRING_CODE}
-    ) as session:
+def test_pairs_by_code(make_session: MakeSession, simulator: SimulatorProcess, api: RecordingApi, phone: str) -> None:
+    with make_session(desired={"phone": phone, "pairing": PAIRING_CODE}) as session:
         session.machine("ShowingCode")
         assert api.secret.keys() == {"code", "expiresAt"}
         simulator.enter_code(phone, session.code())
@@ -129,9 +127,7 @@ def test_health_and_metrics(session: SessionProcess, phone: str) -> None:
     assert phone.removeprefix("+") not in metrics
 
 
-def test_log_level_changes_while_it_runs(
-    tmp_path: Path, simulator: SimulatorProcess, api: RecordingApi, phone: str
-) -> None:
+def test_log_level_changes_while_it_runs(make_session: MakeSession, api: RecordingApi, phone: str) -> None:
     def debug_lines_of_another_connection(level: str | None) -> int:
         before = api.report
         session.ask(logLevel=level)
@@ -141,7 +137,7 @@ def test_log_level_changes_while_it_runs(
         session.back(before)
         return session.log[written:].count('"level": "debug"')
 
-    with SessionProcess(tmp_path / "session", simulator, api, log_level="INFO") as session:
+    with make_session(log_level="INFO") as session:
         session.pair(phone)
         assert '"level": "debug"' not in session.log
         assert debug_lines_of_another_connection("DEBUG") > 0

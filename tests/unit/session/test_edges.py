@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.session_process import make_certificate
+from tests.integration.recording_api import make_certificate
 from whatsapp_operator.api import names
 from whatsapp_operator.session import desired, http, messages, wire
 from whatsapp_operator.session.kubernetes_api import ApiError, KubernetesAPI

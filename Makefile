@@ -42,6 +42,10 @@ lint: venv ## Check format, lint, types and the direction of imports.
 crds: venv ## Generate crds/ from the models.
 	$(PY) -m whatsapp_operator.api.crd > crds/whatsapp-operator.io_whatsappsessions.yaml
 
+.PHONY: docs
+docs: venv ## Generate docs/troubleshooting.md from the reasons and the table of failures.
+	$(PY) -m tests.documentation.troubleshooting > docs/troubleshooting.md
+
 .PHONY: format
 format: venv ## Format the code and mend what the linter can.
 	$(BIN)/ruff check --fix .

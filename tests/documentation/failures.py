@@ -5,11 +5,13 @@ from typing import Final
 
 _SESSION: Final = "tests/integration/session"
 _CONNECTION: Final = f"{_SESSION}/test_connection.py"
+_LOGINS: Final = f"{_SESSION}/test_logins.py"
+_LOGOUTS: Final = f"{_SESSION}/test_logouts.py"
 _CREDENTIALS: Final = f"{_SESSION}/test_credentials.py"
 _PAIRING: Final = f"{_SESSION}/test_pairing.py"
+_REQUESTS: Final = f"{_SESSION}/test_pairing_requests.py"
 _CONTROLLER: Final = "tests/integration/test_controller.py"
-_FAILURES: Final = "tests/integration/test_controller_failures.py"
-_REPLICAS: Final = "tests/integration/test_controller_replicas.py"
+_CLUSTER: Final = "tests/integration/test_controller_failures.py"
 _NODE: Final = "tests/e2e/test_failures.py"
 _RECOVERY: Final = "tests/e2e/test_recovery.py"
 
@@ -44,7 +46,7 @@ FAILURES: Final = (
         (
             (_CONNECTION, "test_a_disconnect_is_mended"),
             (_CONNECTION, "test_a_stream_error_is_survived"),
-            (_CONNECTION, "test_a_refused_login_is_tried_again"),
+            (_LOGINS, "test_a_refused_login_is_tried_again"),
             (_CONNECTION, "test_a_server_that_is_away_is_waited_for"),
             (_CONNECTION, "test_a_keepalive_that_is_not_answered_is_told_and_the_worker_replaced"),
             (_CONNECTION, "test_a_connection_on_which_nothing_flows_is_noticed_before_the_library_does"),
@@ -108,8 +110,8 @@ FAILURES: Final = (
         "credentials wiped; onLoggedOut Relink: one new pairing (then backoff 5 min doubling to 6 h), Hold: wait",
         "LoggedOut",
         (
-            (_CREDENTIALS, "test_a_logout_offers_one_new_pairing_and_then_waits_longer_each_time"),
-            (_CREDENTIALS, "test_a_logout_is_held_where_asked_for"),
+            (_LOGOUTS, "test_a_logout_offers_one_new_pairing_and_then_waits_longer_each_time"),
+            (_LOGOUTS, "test_a_logout_is_held_where_asked_for"),
             (_RECOVERY, "test_a_device_removed_on_the_phone_is_offered_anew"),
         ),
     ),
@@ -118,8 +120,8 @@ FAILURES: Final = (
         "as 401",
         "MainDeviceGone",
         (
-            (_CREDENTIALS, "test_a_logout_offers_one_new_pairing_and_then_waits_longer_each_time"),
-            (_CREDENTIALS, "test_a_logout_is_held_where_asked_for"),
+            (_LOGOUTS, "test_a_logout_offers_one_new_pairing_and_then_waits_longer_each_time"),
+            (_LOGOUTS, "test_a_logout_is_held_where_asked_for"),
         ),
     ),
     Failure(
@@ -127,9 +129,9 @@ FAILURES: Final = (
         "sleep until it expires, keep the credentials, never re-pair",
         "TemporaryBan, nextRetryAt",
         (
-            (_CONNECTION, "test_a_temporary_ban_is_waited_for"),
-            (_CONNECTION, "test_a_temporary_ban_of_an_unknown_kind_is_waited_for"),
-            (_CONNECTION, "test_a_temporary_ban_ends"),
+            (_LOGINS, "test_a_temporary_ban_is_waited_for"),
+            (_LOGINS, "test_a_temporary_ban_of_an_unknown_kind_is_waited_for"),
+            (_LOGINS, "test_a_temporary_ban_ends"),
         ),
     ),
     Failure(
@@ -137,8 +139,8 @@ FAILURES: Final = (
         "keep the credentials, never re-pair, retry hourly or with a new image",
         "ClientOutdated, Stalled",
         (
-            (_CONNECTION, "test_an_outdated_client_keeps_its_credentials"),
-            (_CONNECTION, "test_an_outdated_client_is_tried_at_once_with_a_new_pod"),
+            (_LOGINS, "test_an_outdated_client_keeps_its_credentials"),
+            (_LOGINS, "test_an_outdated_client_is_tried_at_once_with_a_new_pod"),
         ),
     ),
     Failure(
@@ -146,8 +148,8 @@ FAILURES: Final = (
         "hold for 5 min, then one try, doubling; never fight",
         "StreamReplaced, Stalled after the third",
         (
-            (_CONNECTION, "test_a_replaced_stream_is_not_fought_over"),
-            (_CONNECTION, "test_a_copy_of_the_credentials_takes_the_connection_over"),
+            (_LOGINS, "test_a_replaced_stream_is_not_fought_over"),
+            (_LOGINS, "test_a_copy_of_the_credentials_takes_the_connection_over"),
         ),
     ),
     Failure(
@@ -160,7 +162,7 @@ FAILURES: Final = (
         "pairing code: rate limited",
         "wait 5 min doubling",
         "RateLimited",
-        ((_PAIRING, "test_a_code_that_is_rate_limited_is_waited_for_longer_each_time"),),
+        ((_REQUESTS, "test_a_code_that_is_rate_limited_is_waited_for_longer_each_time"),),
     ),
     Failure(
         "credential file corrupt or unreadable",
@@ -180,7 +182,7 @@ FAILURES: Final = (
             (_CREDENTIALS, "test_a_volume_that_is_full_while_a_phone_scans_is_told_and_comes_back"),
             (_CREDENTIALS, "test_a_volume_that_turns_read_only_is_told_and_comes_back"),
             (_CREDENTIALS, "test_a_volume_that_is_read_only_from_the_start_is_told_and_comes_back"),
-            (_FAILURES, "test_a_volume_that_cannot_be_used_is_told_as_the_pod_reports_it"),
+            (_CLUSTER, "test_a_volume_that_cannot_be_used_is_told_as_the_pod_reports_it"),
         ),
     ),
     Failure(
@@ -206,12 +208,11 @@ FAILURES: Final = (
             (_RECOVERY, "test_a_deleted_pod_comes_back_connected_without_a_new_pairing"),
             (_NODE, "test_an_evicted_pod_comes_back_without_a_new_pairing"),
             (_NODE, "test_a_killed_supervisor_is_restarted_in_its_pod_without_a_new_pairing"),
-            (_FAILURES, "test_a_deleted_pod_is_replaced_on_the_same_volume"),
-            (_FAILURES, "test_a_drained_node_costs_no_pairing"),
-            (_FAILURES, "test_an_evicted_pod_is_replaced"),
-            (_FAILURES, "test_a_container_that_needs_too_much_memory_says_so"),
-            (_FAILURES, "test_a_container_that_ends_again_and_again_is_told"),
-            (_CONTROLLER, "test_no_report_counts_but_that_of_the_pod_that_runs"),
+            (_CLUSTER, "test_a_deleted_pod_is_replaced_on_the_same_volume"),
+            (_CLUSTER, "test_a_drained_node_costs_no_pairing"),
+            (_CLUSTER, "test_an_evicted_pod_is_replaced"),
+            (_CLUSTER, "test_a_container_that_needs_too_much_memory_says_so"),
+            (_CLUSTER, "test_a_container_that_ends_again_and_again_is_told"),
         ),
     ),
     Failure(
@@ -219,9 +220,9 @@ FAILURES: Final = (
         "retried with backoff; the message has the API server's reason and the remedy",
         "PodReady=False PodRejected / ConfigMissing / ExpansionRefused, Stalled",
         (
-            (_FAILURES, "test_a_pod_that_the_api_server_refuses_is_tried_again"),
-            (_FAILURES, "test_a_container_that_cannot_be_made_says_what_is_missing"),
-            (_FAILURES, "test_a_volume_that_cannot_grow_does_not_stop_the_session"),
+            (_CLUSTER, "test_a_pod_that_the_api_server_refuses_is_tried_again"),
+            (_CLUSTER, "test_a_container_that_cannot_be_made_says_what_is_missing"),
+            (_CLUSTER, "test_a_volume_that_cannot_grow_does_not_stop_the_session"),
         ),
     ),
     Failure(
@@ -229,7 +230,7 @@ FAILURES: Final = (
         "Connected=Unknown NodeLost; no force delete by us: Kubernetes' own pod GC and the out-of-service taint decide",
         "",
         (
-            (_FAILURES, "test_the_pod_of_a_lost_node_is_left_to_kubernetes"),
+            (_CLUSTER, "test_the_pod_of_a_lost_node_is_left_to_kubernetes"),
             (_CONTROLLER, "test_no_report_counts_but_that_of_the_pod_that_runs"),
         ),
     ),

@@ -194,7 +194,7 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
     ),
     Reason.SUSPENDED: Explanation(
         "The session is suspended as asked for by spec.suspend.",
-        "No pod runs; volume, credentials and the claim on a linked number stay (until inactiveExpiry, if that is set).",
+        "No pod runs; volume, credentials and the claim on a linked number stay, until inactiveExpiry if that is set.",
         "Set spec.suspend to false to go on.",
     ),
     Reason.CRASH_LOOPING: Explanation(

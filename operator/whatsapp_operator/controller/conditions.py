@@ -77,6 +77,7 @@ _AUTH_REPORTS: Final = frozenset(
         Reason.UNLINKED,
     }
 )
+_LOST: Final = frozenset({Reason.LOGGED_OUT, Reason.MAIN_DEVICE_GONE, Reason.EXPIRED})
 _CONNECTED_REPORTS: Final = frozenset(
     {
         Reason.LOGGED_OUT,
@@ -291,11 +292,21 @@ def auth_paired(o: Observed) -> Draft:
         # Moved aside, until a device is linked again.
         return Draft("False", Reason.CREDENTIALS_CORRUPT)
     if failed is None:
-        return Draft("False", Reason.NOT_PAIRED)
+        return Draft("False", _lost_before(o) or Reason.NOT_PAIRED)
     reason = reason_of(failed.reason)
     if reason in _AUTH_REPORTS and not window:
         return Draft("False", reason, told(reason, failed.message or ""))
     return Draft("False", Reason.NOT_PAIRED, f"No device is linked. The last attempt failed. {why_failed(failed)}")
+
+
+def _lost_before(o: Observed) -> Reason | None:
+    """Why the device was lost for which another is to be linked, as long as nobody has asked for that."""
+    before = next((found for found in o.session.status.conditions if found.type == ConditionType.AUTH_PAIRED), None)
+    if before is None or before.status == "True" or before.reason not in _LOST:
+        return None
+    asked = o.session.status.relink.requested_at if o.session.status.relink is not None else None
+    later = asked is not None and asked >= before.last_transition_time
+    return None if later else Reason(before.reason)
 
 
 def why_failed(attempt: PairingAttempt) -> str:

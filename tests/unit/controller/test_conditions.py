@@ -178,6 +178,25 @@ def test_why_the_last_attempt_failed_is_told(attempt: dict[str, Any], told: str,
 
 
 @pytest.mark.parametrize(
+    ("before", "status", "relink", "expected"),
+    [
+        pytest.param("LoggedOut", "False", None, Reason.LOGGED_OUT, id="removed on the phone"),
+        pytest.param("MainDeviceGone", "False", "2026-11-21T08:00:00Z", Reason.MAIN_DEVICE_GONE, id="asked for before"),
+        pytest.param("LoggedOut", "False", "2026-11-21T09:30:00Z", Reason.NOT_PAIRED, id="asked for since"),
+        pytest.param("PhoneMismatch", "False", None, Reason.NOT_PAIRED, id="was never linked"),
+        pytest.param("Paired", "True", None, Reason.NOT_PAIRED, id="relinked"),
+    ],
+)
+def test_why_the_device_was_lost_is_told_until_another_is_linked(
+    before: str, status: str, relink: str | None, expected: Reason
+) -> None:
+    told = {"type": "AuthPaired", "status": status, "reason": before, "lastTransitionTime": "2026-11-21T09:00:00Z"}
+    asked = {"relink": {"requestID": "r", "requestedAt": relink}} if relink is not None else {}
+    of = session(status={"conditions": [told], "session": report("ShowingQR", "QRAvailable"), **asked})
+    assert conditions.auth_paired(observed(of, pod=pod())).reason is expected
+
+
+@pytest.mark.parametrize(
     ("machine", "reason", "compute"),
     [
         ("Failed", "VolumeFull", conditions.pod_ready),

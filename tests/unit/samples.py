@@ -27,7 +27,7 @@ _TOKEN: Final = ("eyJhbGciOiJSUzI1NiJ9", "eyJzdWIiOiJzZXNzaW9uIn0", "c2lnbmF0dXJ
 SECRETS: Final = {
     "number": Secret("15551230001"),
     "E.164 number": Secret("+15551230001", ("15551230001",)),
-    "grouped number": Secret("+1 (555) 867-5309", ("867", "5309")),
+    "grouped number": Secret("+1 (555) 867-5309", ("(555)", "867-5309")),
     "quoted number": Secret("%2B15551230001", ("15551230001",)),
     "short number": Secret("+1234567", ("1234567",)),
     "JID": Secret("15551230001@s.whatsapp.net", ("15551230001",)),

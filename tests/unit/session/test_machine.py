@@ -619,6 +619,25 @@ def test_a_rejected_phone_is_held_until_it_is_asked_anew() -> None:
     assert session.at(Phase.REQUESTING)
 
 
+def test_a_rejection_that_was_cut_short_after_the_wipe_is_finished() -> None:
+    session = paired()
+    session.feed(m.DesiredChanged(Desired(rejected_phone=PHONE)))
+    again = Session(Desired(rejected_phone=PHONE), Credentials(), session.saved)
+    assert again.told == (MachineState.HELD, Reason.PHONE_CLAIM_CONFLICT)
+
+
+@pytest.mark.parametrize("asked", [Desired(phone="+15551230009"), Desired(rejected_phone=PHONE)])
+def test_a_removal_that_is_no_longer_asked_for_costs_nothing(asked: Desired) -> None:
+    """The number was mistyped, and the server could not be told yet."""
+    session = Session(asked, LINKED, Journal(registered_at=START - 60))
+    assert session.state.journal.removal is not None
+    session.feed(m.DesiredChanged(Desired(phone=PHONE)))
+    session.feed(CONNECTED)
+    session.after(LIMITS.removal)
+    assert session.at(Phase.CONNECTED)
+    assert session.credentials.present
+
+
 def test_rejection_is_lifted_by_a_document_without_it() -> None:
     session = paired(Desired(rejected_phone=PHONE))
     session.feed(wire.LogoutDone(""))
@@ -790,6 +809,13 @@ def test_a_pong_without_a_socket_is_no_connection() -> None:
     assert session.at(Phase.CONNECTED)
     session.feed(wire.Pong(2, connected=False, logged_in=True))
     assert session.at(Phase.RECONNECTING)
+
+
+def test_an_answered_keepalive_opens_no_closed_socket() -> None:
+    session = paired()
+    session.feed(wire.KeepAliveTimeout(1), wire.Disconnected(), wire.KeepAliveRestored())
+    assert session.told == (MachineState.RECONNECTING, Reason.RECONNECTING)
+    assert session.state.journal.disconnects == 1
 
 
 def test_a_silent_connection_is_none() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.unit.controller import builders
 from whatsapp_operator.api.phones import same_account
@@ -92,6 +92,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.desired = Desired()
         self.requests = 0
         self.recorded: list[str] = []
+        self.lost: str | None = None
         # The worker.
         self.worker = False
         self.open = False
@@ -158,7 +159,9 @@ class SessionMachine(RuleBasedStateMachine):
             for seconds in (entry.seconds_to_qr, entry.seconds_to_scan, entry.seconds_to_connected):
                 assert seconds is None or seconds >= 0.0, "the API server would refuse the report for ever"
         if journal.relink_request_id != self.saved.relink_request_id:
-            self.recorded.append(str(journal.relink_request_id))
+            if journal.relink_request_id != self.lost:
+                self.recorded.append(str(journal.relink_request_id))
+            self.lost = None
             self.grounds.discard("relink")
         self.saved = journal
 
@@ -245,9 +248,28 @@ class SessionMachine(RuleBasedStateMachine):
         if after.phase is Phase.IDLE and after.deadline is not None and after.deadline != before.deadline:
             wait = after.deadline - self.now
             assert wait <= LIMITS.backoff_cap + 1e-6
-            assert wait >= 0.8 or after.failures <= 1 or after.failures == before.failures, "at once only once"
+            assert wait >= 0.79 or after.failures <= 1 or after.failures == before.failures, "at once only once"
 
     # What happens in it.
+
+    @initialize(phone=st.sampled_from([None, *PHONES, *PHONES]))
+    def begin_with_a_device(self, phone: str | None) -> None:
+        if phone is not None:
+            self.credentials = Credentials(True, True, f"{phone[1:]}:1@s.whatsapp.net", "", "android")
+            self.saved = Journal(registered_at=self.now - 1e5, last_used_at=self.now - 60.0)
+            self.known = True
+            self.boot()
+
+    @rule()
+    def enjoy_fair_weather(self) -> None:
+        self.fair_weather()
+
+    @rule(phone=st.sampled_from(PHONES))
+    @precondition(lambda self: self.state.phase in (Phase.REQUESTING, Phase.SHOWING) and self.worker)
+    def pair(self, phone: str) -> None:
+        self.fair_weather()
+        if self.state.phase is Phase.SHOWING:
+            self.scan(phone, told=True)
 
     @rule(event=REMARKS)
     @precondition(lambda self: self.worker)
@@ -382,12 +404,10 @@ class SessionMachine(RuleBasedStateMachine):
     def lose_the_journal_and_crash(self) -> None:
         """Good credentials are not wiped for a request of which only the record was lost."""
         self.saved = Journal()
-        self.recorded.clear()
-        if self.desired.relink_request_id is not None:
-            self.recorded.append(self.desired.relink_request_id)
+        self.lost = self.desired.relink_request_id
+        self.recorded = [] if self.lost is None else [self.lost]
         self.grounds.discard("relink")
         self.boot()
-        self.recorded = self.recorded[:1]
 
     @rule()
     @precondition(lambda self: self.credentials.present)

@@ -28,5 +28,5 @@ def scenario(target: Target, request: pytest.FixtureRequest) -> Iterator[Scenari
 @pytest.fixture(scope="session")
 def new_phone() -> Callable[[], str]:
     """Numbers that no other test, of this run or another, uses."""
-    run, count = secrets.randbelow(90_000) + 10_000, itertools.count(100)
+    run, count = secrets.randbelow(9_000) + 1_000, itertools.count(100)
     return lambda: f"+1555{run}{next(count)}"

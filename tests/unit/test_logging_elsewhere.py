@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -138,10 +139,11 @@ def label_values(text: str) -> set[str]:
     return set(re.findall(r'="([^"]*)"', text))
 
 
-def words() -> set[str]:
+@cache
+def words() -> frozenset[str]:
     """All that a label may say without being a name of an object: the words of the API."""
     enums = [kind for kind in vars(reasons).values() if isinstance(kind, type) and issubclass(kind, StrEnum)]
-    return {member.value for kind in enums for member in kind}
+    return frozenset(member.value for kind in enums for member in kind)
 
 
 @every_secret
@@ -182,6 +184,7 @@ async def test_reports_labels_and_logs_of_a_session_hold_only_words_of_ours(
         )
     )
     monkeypatch.setattr(supervisor, "_start_worker", lambda *_: None)
+    monkeypatch.setattr(supervisor._volume, "save", lambda _: None)
     caplog.set_level(logging.DEBUG)
     attempt = model.Attempt("fd73aa9f0ead6661", PairingMethod.QR_CODE, 1, 0.0, 0.0, 160.0)
     for phase in machine.Phase:

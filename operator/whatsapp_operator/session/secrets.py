@@ -102,7 +102,8 @@ class Publisher:
                 if wanted is None and error.status == 404:
                     self._dirty = self._wanted is not wanted
                     return True  # nothing there to be cleared
-                logger.warning("the Secret was not written: %s", error)
+                # What the API server says may quote the patch, and no pattern knows a code in base64.
+                logger.warning("the Secret was not written: %s", f"status {error.status}" if error.status else error)
                 if wanted is not None:
                     self._refused(error.status)
                 return False

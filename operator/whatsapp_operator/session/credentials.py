@@ -182,11 +182,16 @@ class Volume:
         """Write a file so that a crash leaves the old or the new one, never a part."""
         target = self._directory / name
         temporary = target.with_suffix(".new")
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        try:
+            with temporary.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()  # on a full volume it may hold the last block
+            raise
         self._sync()
 
     def _sync(self) -> None:

@@ -863,6 +863,8 @@ class _Transition:
                 self._connection_failed(
                     Reason.CONNECT_FAILURE, "The server's certificate is not valid at this node's time.", first=1.0
                 )
+            case "refused":
+                self._connection_failed(Reason.CONNECT_FAILURE, "WhatsApp refuses the login.", first=1.0)
             case "ban":
                 self._hold(Reason.TEMPORARY_BAN, self._later(self._limits.ban_of_unknown_kind))
             case "dns":

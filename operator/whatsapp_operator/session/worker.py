@@ -46,8 +46,12 @@ PNG_SCALE: Final = 6
 
 _NOT_VALID_NOW: Final = r"not yet valid|not valid yet|certificate (has )?expired"
 
-_SQLITE_OPTIONS: Final = "?_foreign_keys=on&_journal_mode=WAL&_busy_timeout=7000&_x="
-"""neonize appends `?_foreign_keys=on` to what it is given; the last parameter swallows it."""
+_SQLITE_OPTIONS: Final = "?_foreign_keys=on&_journal_mode=WAL&_synchronous=FULL&_busy_timeout=7000&_x="
+"""neonize appends `?_foreign_keys=on` to what it is given; the last parameter swallows it.
+
+The driver (mattn/go-sqlite3) sets synchronous to NORMAL by itself, and then a power loss may undo a commit: a pairing
+that the phone believes in, or the keys of messages that were sent.
+"""
 
 
 class Channel:
@@ -346,6 +350,8 @@ def classify_connect_error(text: str, *, with_proxy: bool) -> wire.ConnectEnded:
         kind = "clock"  # the certificate within the Noise handshake
     elif "temporaryban" in low:
         kind = "ban"
+    elif "connectfailure" in low:
+        kind = "refused"  # for a reason that neonize cannot pass on either
     elif re.search(r"database|sqlite|no such file|disk i/o|read-only", low):
         kind = "storage"
     return wire.ConnectEnded(kind=kind, status=status, detail=text)

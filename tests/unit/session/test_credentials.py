@@ -1,5 +1,7 @@
 import errno
 import os
+import resource
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -11,7 +13,7 @@ import pytest
 
 from whatsapp_operator.api.reasons import Reason
 from whatsapp_operator.session.credentials import CORRUPT_KEPT, Volume, VolumeError
-from whatsapp_operator.session.model import Credentials, Journal
+from whatsapp_operator.session.model import Credentials, Journal, dump_journal
 
 JID = "15551230001:3@s.whatsapp.net"
 SCHEMA = (
@@ -157,15 +159,21 @@ def test_a_failed_write_is_named_and_leaves_the_old_journal(
     volume.open()
     volume.save(Journal(seq=1, failed=1))
 
-    def fail(_: int) -> None:
-        raise OSError(code, os.strerror(code))
+    register(volume)
+    for function in ("fsync", "replace"):
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fail)
-        with pytest.raises(VolumeError) as caught:
-            volume.save(Journal(seq=2, failed=2))
-    assert caught.value.reason is reason
-    assert volume.open()[0].seq == 1
+        def fail(*_: object) -> int:
+            raise OSError(code, os.strerror(code))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, fail)
+            with pytest.raises(VolumeError) as caught:
+                volume.save(Journal(seq=2, failed=2))
+        assert caught.value.reason is reason
+        journal, credentials, _ = volume.open()
+        assert journal.seq == 1
+        assert credentials.jid == JID
+        assert not (volume.database.parent / "journal.new").exists()
 
 
 def test_nothing_is_readable_by_others(tmp_path: Path) -> None:
@@ -213,3 +221,126 @@ def test_a_stamp_without_an_object_is_renewed(tmp_path: Path) -> None:
     other = Volume(tmp_path, "acme", "uid-2")
     assert other.open()[2] is True
     other.close()
+
+
+def test_a_journal_is_on_the_disk_before_it_is_in_its_place(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written in full, made durable, renamed, and the rename made durable: a power loss leaves the old or the new."""
+    volume.open()
+    volume.save(Journal(seq=1, failed=1))
+    journal = Journal(seq=2, failed=2)
+    steps = []
+    fsync, rename = os.fsync, os.replace
+
+    def record_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path != tmp_path:
+            assert path.read_text() == dump_journal(journal)
+        steps.append(("fsync", path.name if path != tmp_path else "directory"))
+
+    def record_rename(source: Path, target: Path) -> None:
+        rename(source, target)
+        steps.append((source.name, target.name))
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", record_rename)
+    volume.save(journal)
+    assert steps == [("fsync", "journal.new"), ("journal.new", "journal.json"), ("fsync", "directory")]
+
+
+def test_a_full_volume_leaves_everything_as_it_was(volume: Volume, tmp_path: Path) -> None:
+    volume.open()
+    register(volume)
+    volume.save(Journal(seq=1, failed=1))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "journal.new").symlink_to("/dev/full")
+    with pytest.raises(VolumeError) as caught:
+        volume.save(Journal(seq=2, failed=2))
+    assert caught.value.reason is Reason.VOLUME_FULL
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_write_that_is_cut_anywhere_leaves_the_old_journal(volume: Volume, tmp_path: Path) -> None:
+    volume.open()
+    volume.save(Journal(seq=1, failed=1))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in range(0, len(dump_journal(Journal(seq=2, failed=2))), 32):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            with pytest.raises(VolumeError):
+                volume.save(Journal(seq=2, failed=2))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert volume.open()[0].seq == 1
+        assert not (tmp_path / "journal.new").exists()
+
+
+@pytest.fixture(scope="module")
+def pulled_plug(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database, its log and its index as a process leaves them that dies after a second commit."""
+    directory = tmp_path_factory.mktemp("plug")
+    script = """
+import os, sqlite3, sys
+path, schema = sys.argv[1:]
+database = sqlite3.connect(path, isolation_level=None)
+database.execute("PRAGMA journal_mode=WAL")
+database.execute("PRAGMA wal_autocheckpoint=0")
+database.execute(schema)
+database.execute("INSERT INTO whatsmeow_device VALUES ('15551230001:1@s.whatsapp.net', '', '', '', '')")
+database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+database.execute("BEGIN")
+database.execute("UPDATE whatsmeow_device SET jid = '15551230001:2@s.whatsapp.net', push_name = ?", ("n" * 9000,))
+database.execute("COMMIT")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", script, str(directory / "credentials.db"), SCHEMA], check=True)
+    assert (directory / "credentials.db-wal").stat().st_size > 9000
+    return directory
+
+
+@pytest.mark.parametrize("tail", ["cut", "zeros", "garbage"])
+@pytest.mark.parametrize("index", ["kept", "gone", "garbage"])
+def test_a_log_that_ends_anywhere_is_read_as_before_or_after(
+    volume: Volume, pulled_plug: Path, tail: str, index: str
+) -> None:
+    """What a power loss leaves of the last blocks that were written."""
+    log = (pulled_plug / "credentials.db-wal").read_bytes()
+    found = set()
+    for length in (*range(0, len(log), 512), len(log)):
+        for path in pulled_plug.iterdir():
+            shutil.copy(path, volume.database.parent)
+        rest = len(log) - length
+        lost = {"cut": b"", "zeros": bytes(rest), "garbage": os.urandom(rest)}[tail]
+        Path(f"{volume.database}-wal").write_bytes(log[:length] + lost)
+        shared = Path(f"{volume.database}-shm")
+        if index == "gone":
+            shared.unlink()
+        elif index == "garbage":
+            shared.write_bytes(os.urandom(shared.stat().st_size))
+        credentials = volume.inspect()
+        assert credentials.valid
+        found.add(credentials.jid)
+    assert found == {"15551230001:1@s.whatsapp.net", "15551230001:2@s.whatsapp.net"}
+
+
+def test_a_database_that_is_cut_anywhere_is_whole_or_corrupt(volume: Volume, pulled_plug: Path) -> None:
+    content = (pulled_plug / "credentials.db").read_bytes()
+    for length in range(0, len(content), 512):
+        for path in volume.database.parent.glob("credentials.db*"):
+            path.unlink()
+        volume.database.write_bytes(content[:length])
+        assert volume.inspect() == (Credentials(present=True, valid=False) if length else Credentials())
+
+
+def test_a_log_without_its_database_brings_nothing_back(volume: Volume, pulled_plug: Path) -> None:
+    """A wipe was cut short after its first file."""
+    for path in pulled_plug.iterdir():
+        shutil.copy(path, volume.database.parent)
+    volume.database.unlink()
+    assert volume.inspect() == Credentials()
+    with sqlite3.connect(volume.database) as database:
+        database.execute("CREATE TABLE other (x)")
+    database.close()
+    assert volume.inspect() == Credentials()

@@ -26,6 +26,7 @@ DIAL = (
         ("unable to open database file: no such file or directory", False, "storage", 0),
         ("required field Reason not set", False, "other", 0),
         ("proto: required field neonize.TemporaryBan.Code not set", False, "ban", 0),
+        ("proto: required field neonize.ConnectFailure.Reason not set", False, "refused", 0),
         (
             DIAL + "tls: failed to verify certificate: x509: certificate has expired or is not yet valid",
             True,

@@ -14,6 +14,7 @@ import random
 import secrets
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ DIVIDED = (
 """Limits of the machine that are divided by the factor; the others are the library's and the network's own pace."""
 NOTICED = 30.0 + 10.0 + Limits().ping
 """A keepalive goes out after 30 s at most, its answer is given up after 10 s, and the worker is asked every `ping`."""
+AWAY = (OSError, HTTPException)
+"""What a request to the simulator raises while it is restarted."""
 BY_QR, BY_CODE = PairingMethod.QR_CODE.value, PairingMethod.PAIRING_CODE.value
 SAMPLE, MEMORY_SAMPLE, STEP = 1.0, 10.0, 0.2
 CALM = 15.0
@@ -63,8 +67,8 @@ class Active:
     main: int | None = None
     cause: Cause | None = None
     undo: Callable[[], None] | None = None
-    measured: list[Subject] = field(default_factory=list)
-    """Those that were connected when it struck, and are struck by nothing else meanwhile."""
+    measured: dict[Subject, str] = field(default_factory=dict)
+    """Those that were connected when it struck, and since when, and are struck by nothing else meanwhile."""
 
 
 @dataclass(eq=False)
@@ -86,8 +90,8 @@ class Subject:
     act_at: float | None = None
     stranger: bool = False
     away: bool = False
-    ended: dict[str, float] = field(default_factory=dict)
-    """Kinds that ended, and when, since when the session was not seen connected."""
+    ended: tuple[str, float, str] | None = None
+    """Kind of the last fault and its end, and since when the session had been connected before it."""
 
     @property
     def report(self) -> dict[str, Any]:
@@ -126,7 +130,7 @@ class Day:
         self.recovered: dict[str, list[float]] = defaultdict(list)
         self.scans: Counter[str] = Counter()
         self.samples = 0
-        self.unreachable = 0
+        self.causes = 0
         self.memory: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
         """By what it is and its process id: (seconds since the start, PSS in MiB)."""
         self.worker_memory: dict[int, list[float]] = defaultdict(list)
@@ -189,10 +193,10 @@ class Day:
             subject.expected |= kind.leads_to
             others = [other for other in self._active if self._concerns(other.strike, subject)]
             for other in others:
-                other.measured = [measured for measured in other.measured if measured is not subject]
-            if subject.said and not subject.down and not others and not subject.ended:
-                active.measured.append(subject)
-            subject.ended.clear()
+                other.measured.pop(subject, None)
+            if subject.said and not subject.down and not others:
+                active.measured[subject] = subject.report["connection"]["since"]
+            subject.ended = None
         faults = list(kind.faults)
         if kind.ban:
             seconds = round(kind.ban / self._factor)
@@ -201,8 +205,8 @@ class Day:
             self._post(active, faults, concerned[0] if strike.session is not None else None)
             if kind.act and not kind.ban:
                 self._act(kind.act, active, concerned[0])
-        except OSError:
-            self.unreachable += 1  # the simulator is being restarted
+        except AWAY:
+            logger.info("the simulator is away")
         if kind.costs_pairing and active.main is not None and not kind.act:
             active.cause = self._cause(concerned[0], kind.name)
         self._active.append(active)
@@ -217,8 +221,15 @@ class Day:
 
     def _cause(self, subject: Subject, name: str, end: float | None = None) -> Cause:
         cause = Cause(name, self.now, end)
+        self.causes += 1
         subject.pairings.causes.append(cause)
         return cause
+
+    def _withdraw(self, subject: Subject, cause: Cause) -> None:
+        """It came to nothing."""
+        if cause in subject.pairings.causes:
+            subject.pairings.causes.remove(cause)
+            self.causes -= 1
 
     def _act(self, act: str, active: Active, subject: Subject) -> None:
         session, api = subject.session, subject.api
@@ -283,7 +294,7 @@ class Day:
             if act == "kill-supervisor":
                 session.kill()
             else:
-                session.stop()
+                self._stop(subject)
             if act == "corrupt":
                 for file in session.volume.glob("credentials.db*"):
                     file.write_bytes(os.urandom(4096))
@@ -293,6 +304,13 @@ class Day:
             if cause is not None:
                 cause.end = self.now
             subject.down = False
+
+    def _stop(self, subject: Subject) -> None:
+        try:
+            subject.session.stop()
+        except subprocess.TimeoutExpired:
+            self._violated(subject, "the supervisor does not end when it is asked to")
+            subject.session.kill()
 
     def _accept(self, subject: Subject, what: str) -> None:
         del subject.api.refuse[what]
@@ -340,7 +358,7 @@ class Day:
             link = self._simulator.scan if shown == "qr" else self._simulator.enter_code
             answer = link(number, text)
             self.scans["linked" if answer.status == 201 else str(answer.body["title"])] += 1
-        except OSError:
+        except AWAY:
             self.scans["no answer"] += 1
 
     # Oracles.
@@ -350,28 +368,39 @@ class Day:
         connected, faults = self._seen_by_simulator()
         for subject in self._subjects:
             self._read_reports(subject)
-            if not subject.down and not _runs(subject.session.pid):
+            if not subject.down and _state(subject.session.pid) in "XZ":
                 self._violated(subject, "the supervisor ended by itself")
                 subject.session.start()
             now = self.now
             refused = "status" in subject.api.refuse or now < subject.excused_until
-            there = subject.device in connected
+            there = subject.device in connected and not self._mute(subject)
             said = subject.said and not subject.down and not refused
             if subject.phantom.sample(now, said=said, connected=there) and subject.phantom.samples == 1:
                 self._violated(subject, f"says Connected without a connection for more than {NOTICED:.0f} s")
-            if said and there:
-                for name, ended in subject.ended.items():
+            if said and there and subject.ended is not None:
+                name, ended, before = subject.ended
+                if subject.report["connection"]["since"] != before:
                     self.recovered[name].append(now - ended)
-                subject.ended.clear()
+                    subject.ended = None
         if faults is not None:
             self._end_strikes(faults)
+
+    def _mute(self, subject: Subject) -> bool:
+        """Its connection is open, and nothing comes of it."""
+        with suppress(OSError):
+            if any(_state(pid) == "T" for pid in subject.session.worker_pids):
+                return True
+        return any(
+            active.strike.kind.mutes and active.ids and self._concerns(active.strike, subject)
+            for active in self._active
+        )
 
     def _seen_by_simulator(self) -> tuple[set[tuple[str, int]], dict[int, dict[str, Any]] | None]:
         """The devices that are connected, and the faults in force; None where the simulator does not answer."""
         try:
             phones = self._simulator.call("GET", "/phones").body["phones"]
             faults = {fault["id"]: fault for fault in self._simulator.faults()}
-        except OSError:
+        except AWAY:
             return set(), None
         devices = ((phone["number"], device) for phone in phones for device in phone["devices"])
         return {(number.removeprefix("+"), d["id"]) for number, d in devices if d["connected"]}, faults
@@ -384,7 +413,7 @@ class Day:
             if cause is not None:
                 cause.end = self.now
                 if report["relinkOutcome"] == "Absorbed":
-                    subject.pairings.causes.remove(cause)
+                    self._withdraw(subject, cause)
             at = write.at - self._started
             if report["machine"] == MachineState.CONNECTED and not subject.pairings.connected(
                 at, report["device"]["jid"]
@@ -399,19 +428,19 @@ class Day:
                 if id not in faults or over:
                     unseen = id in faults and not faults[id]["fired"]
                     if id in faults:
-                        with suppress(OSError):
+                        with suppress(*AWAY):
                             self._simulator.call("DELETE", f"/faults/{id}")
                     active.ids.remove(id)
                     if id == active.main and active.cause is not None:
                         active.cause.end = now
                         if unseen and active.strike.session is not None:
-                            self._subjects[active.strike.session].pairings.causes.remove(active.cause)
+                            self._withdraw(self._subjects[active.strike.session], active.cause)
             if not active.ids and (over or active.undo is None):
                 if active.undo is not None:
                     active.undo()
                 self._active.remove(active)
-                for subject in active.measured:
-                    subject.ended[active.strike.name] = self.now
+                for subject, since in active.measured.items():
+                    subject.ended = (active.strike.name, self.now, since)
 
     def _concerns(self, strike: Strike, subject: Subject) -> bool:
         return strike.session is None or self._subjects[strike.session] is subject
@@ -438,19 +467,18 @@ class Day:
 
     # The result.
 
-    def lived_through(self, what: str, since: float) -> list[list[tuple[float, float]]]:
-        """Samples of the processes of a kind that lived from `since` to the end."""
-        end = self.now - 3 * MEMORY_SAMPLE
+    def _longest_lived(self, what: str) -> list[list[tuple[float, float]]]:
+        """Samples of the processes of a kind that lived nearly as long as the oldest of them."""
         series = [samples for (name, _), samples in self.memory.items() if name.startswith(what) and samples]
-        return [samples for samples in series if samples[0][0] <= since and samples[-1][0] >= end]
+        most = max(len(samples) for samples in series)
+        return [samples for samples in series if len(samples) >= max(most - 2, 3)]
 
-    def check_memory(self, seconds: float) -> list[tuple[str, str, str, str, str]]:
+    def check_memory(self) -> list[tuple[str, str, str, str, str]]:
         """Rows: what, MiB at the start, in the middle and at the end, growth over the second half."""
         rows = []
         for what in ("supervisor", "simulator"):
-            series = self.lived_through(what, seconds / 2)
-            if not series:
-                continue
+            series = self._longest_lived(what)
+            minutes = (series[0][-1][0] - series[0][0][0]) / 60
             grown = statistics.fmean(growth(samples) for samples in series)
             if grown > MAX_GROWTH:
                 self.violations.append(f"the memory of {what} grew by {grown:.1%} over the second half")
@@ -461,17 +489,17 @@ class Day:
                 for part in (0.0, 0.5)
             ]
             end = statistics.fmean(statistics.fmean([v for _, v in samples][-6:]) for samples in series)
-            name = f"{what} (mean of {len(series)})"
+            name = f"{what} (mean of {len(series)}, {minutes:.0f} min)"
             rows.append((name, f"{means[0]:.1f}", f"{means[1]:.1f}", f"{end:.1f}", f"{grown:+.1%}"))
         return rows
 
-    def table(self, seconds: float, settled: float) -> str:
+    def table(self, settled: float) -> str:
         subjects = self._subjects
         done = sum(len(s.pairings.seen) for s in subjects)
-        explained = Counter(name for s in subjects for name in s.pairings.explained)
+        firsts = [s for s in subjects if s.pairings.seen]
+        explained = sum(len(s.pairings.explained) for s in subjects)
         disconnects = sum(s.report["connection"]["disconnects"] for s in subjects)
         ends = Counter(f"{s.report['machine']} ({s.report['reason']})" for s in subjects)
-        needed = len(subjects) + sum(len(s.pairings.causes) for s in subjects)
         worst = max(s.phantom.longest for s in subjects)
         figures = [
             ("faults", f"{sum(self.struck.values())} of {len(self.struck)} kinds"),
@@ -480,9 +508,9 @@ class Day:
             (f"samples of Connected without a connection for more than {NOTICED:.0f} s",
              str(sum(s.phantom.samples for s in subjects))),
             ("longest Connected without a connection", f"{worst:.0f} s"),
-            ("things done that take a device's credentials, and first pairings", str(needed)),
-            ("devices connected in the course of it", str(done)),
-            ("of these, with no such thing before", str(done - len(subjects) - explained.total())),
+            ("pairings needed: the first ones, and what took credentials since", f"{len(subjects)} + {self.causes}"),
+            ("pairings done: the first ones, later ones", f"{len(firsts)} + {done - len(firsts)}"),
+            ("later ones that nothing explains", str(done - len(firsts) - explained)),
             ("phones' scans and codes", ", ".join(f"{n} {what}" for what, n in sorted(self.scans.items()))),
             ("longest from a fault's end to Connected, without a person", f"{self._longest():.0f} s"),
             ("from the end of the faults to all settled", f"{settled:.0f} s"),
@@ -493,7 +521,7 @@ class Day:
             times = sorted(self.recovered.get(name, []))
             spread = f"{statistics.median(times):.0f} | {times[-1]:.0f}" if times else " | "
             kinds.append(f"| {name} | {count} | {len(times)} | {spread} |")
-        memory = [f"| {' | '.join(row)} |" for row in self.check_memory(seconds)]
+        memory = [f"| {' | '.join(row)} |" for row in self.check_memory()]  # before the violations are read
         ages = [
             f"| {low} to {high} min | {len(values)} | {statistics.median(values):.1f} | {max(values):.1f} |"
             for low, high in ((0, 1), (1, 3), (3, 6), (6, 12), (12, 60))
@@ -508,8 +536,8 @@ class Day:
                 "| --- | --- | --- | --- | --- |", *memory, "",
                 "| workers aged | samples | median | most |", "| --- | --- | --- | --- |", *ages, "",
                 "### Faults by kind", "",
-                "Measured: of sessions that were connected, and had no other fault before they were so again;",
-                "seconds from the fault's end, people and holds included.", "",
+                "Measured: of sessions that were connected, lost their connection by it, and had no other fault before they",
+                "had a new one; seconds from the fault's end, people and holds included.", "",
                 "| kind | times | measured | median | longest |", "| --- | --- | --- | --- | --- |", *kinds, "",
             ]
         )  # fmt: skip
@@ -519,10 +547,11 @@ class Day:
         return max((max(self.recovered[kind.name], default=0.0) for kind in KINDS if kind.heals_alone), default=0.0)
 
 
-def _runs(pid: int) -> bool:
+def _state(pid: int) -> str:
+    """As `ps` shows it; X where there is no such process."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return "X"
 
 
 def _age(pid: int) -> float:
@@ -584,7 +613,7 @@ def main() -> int:
         with ThreadPoolExecutor(max_workers=options.sessions + 4) as pool:
             day = Day(simulator, subjects, pool, options.factor)
             settled = day.run(strikes, seconds, options.settle)
-            table = day.table(seconds, settled)
+            table = day.table(settled)
     head = (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores: {options.sessions} sessions, {options.hours:g}"
         f" simulated hours in {seconds / 60:.0f} min (factor {options.factor:g}), seed {options.seed}.\n\n"

@@ -28,6 +28,8 @@ class Kind:
     leads_to: frozenset[Reason] = frozenset()
     """Reasons in which a session may end for it, waiting for a person or a time."""
     for_all: bool = False
+    mutes: bool = False
+    """The connection stays open while it lasts, and is none."""
     weight: int = 2
 
     @property
@@ -56,7 +58,9 @@ KINDS = (
     Kind("connection cut", (DROP,), weight=8),
     Kind("cut after two frames, again and again", ({"kind": "close-after-frames", "frames": 2, "times": None}, DROP)),
     Kind("hang from the login on", ({"kind": "hang", "times": None}, DROP), (20.0, 120.0), weight=4),
-    Kind("keepalives not answered", ({"kind": "ignore-keepalives", "times": None},), (60.0, 120.0), weight=4),
+    Kind(
+        "keepalives not answered", ({"kind": "ignore-keepalives", "times": None},), (60.0, 120.0), mutes=True, weight=4
+    ),
     Kind("slow by a second", ({"kind": "slow", "milliseconds": 1000, "times": None}, DROP)),
     Kind("prekey queries not answered", ({"kind": "ignore-prekeys", "times": None}, DROP), (20.0, 90.0)),
     Kind("message that cannot be decrypted", ({"kind": "undecryptable"},), act="message"),

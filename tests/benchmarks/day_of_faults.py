@@ -536,8 +536,8 @@ class Day:
                 "| --- | --- | --- | --- | --- |", *memory, "",
                 "| workers aged | samples | median | most |", "| --- | --- | --- | --- |", *ages, "",
                 "### Faults by kind", "",
-                "Measured: of sessions that were connected, lost their connection by it, and had no other fault before they",
-                "had a new one; seconds from the fault's end, people and holds included.", "",
+                "Measured: of sessions that were connected, lost their connection by it, and had no other fault",
+                "before they had a new one; seconds from the fault's end, people and holds included.", "",
                 "| kind | times | measured | median | longest |", "| --- | --- | --- | --- | --- |", *kinds, "",
             ]
         )  # fmt: skip

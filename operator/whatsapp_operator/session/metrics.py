@@ -22,6 +22,14 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "whatsapp_session_resident_memory_bytes": ("gauge", "Resident memory, by process."),
 }
 
+_WITHOUT_LABELS: Final = (
+    "whatsapp_session_connects_total",
+    "whatsapp_session_undecryptable_messages_total",
+    "whatsapp_session_keepalive_timeouts_total",
+    "whatsapp_session_worker_starts_total",
+    "whatsapp_session_worker_exits_total",
+)
+
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -30,6 +38,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._values: dict[str, dict[Labels, float]] = defaultdict(dict)
+        for name in _WITHOUT_LABELS:
+            self._values[name][()] = 0.0  # a counter that is not there before its first increase hides that one
 
     def add(self, name: str, amount: float = 1.0, **labels: str) -> None:
         key = tuple(sorted(labels.items()))

@@ -133,6 +133,7 @@ class Supervisor:
     def _feed(self, event: machine.Event) -> None:
         """One event, and those that follow from its commands."""
         pending = deque([event])
+        at_first = self._state
         while pending:
             event = pending.popleft()
             moment = machine.Moment(self._clock.now(), random.random(), random_tokens.token_hex(8))  # noqa: S311
@@ -151,7 +152,8 @@ class Supervisor:
             self._state = state
             self._observe(before, event)
             pending.extend(self._execute(commands))
-        self._reporter.update(self._report(self._state))
+        if self._state is not at_first:
+            self._reporter.update(self._report(self._state))
 
     def _execute(self, commands: tuple[machine.Command, ...]) -> list[machine.Event]:
         """Returns the events that answer the commands."""

@@ -79,6 +79,16 @@ def test_metrics_have_help_and_type_and_escape_nothing() -> None:
     assert 'whatsapp_session_disconnects_total{reason="Reconnecting"} 2' in lines
     assert "whatsapp_session_connected 1" in lines
     assert sum(line.startswith("# TYPE") for line in lines) == len(HELP)
+    assert "whatsapp_session_undecryptable_messages_total 0" in lines, "before the first"
+    metrics.clear("whatsapp_session_connected")
+    assert "whatsapp_session_connected 1" not in metrics.render().splitlines()
+
+
+def test_metrics_are_named_as_prometheus_asks() -> None:
+    for name, (kind, text) in HELP.items():
+        assert name.startswith("whatsapp_session_")
+        assert name.endswith("_total") is (kind == "counter")
+        assert text.endswith(".")
 
 
 @asynccontextmanager

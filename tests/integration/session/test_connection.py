@@ -132,10 +132,10 @@ def test_a_login_that_is_never_answered_is_left(
         assert session.metric(STARTS) >= 3
 
 
-def test_a_server_that_is_away_is_waited_for(make_session: MakeSession, tmp_path: Path) -> None:
+def test_a_server_that_is_away_is_waited_for(tmp_path: Path, api: RecordingApi) -> None:
     with SimulatorProcess(tmp_path / "simulator") as simulator:
         phone = simulator.new_phone()
-        with make_session() as session:
+        with SessionProcess(tmp_path / "session", simulator, api) as session:
             first = session.pair(phone)
             simulator.restart()
             again = session.back(first)

@@ -499,6 +499,7 @@ class _Transition:
                 expired=False,
                 hold=hold if hold is not None and hold.until is not None else None,
                 removal=removal if removal is not None and removal.logged_out else None,
+                registered_at=journal.registered_at if credentials.present else None,
             )
             self.commands.append(Stamp())
         journal = _not_after(self._moment.now, journal, self._limits)
@@ -549,6 +550,14 @@ class _Transition:
             # The worker died in its window: perhaps after the scan, and before it could tell of it.
             scanned = replace(attempt, scanned_at=now) if credentials.present else None
             self._journal(attempt=scanned, registered_at=now if scanned else None)
+        elif (
+            not credentials.present
+            and self.state.journal.registered_at is not None
+            and self.state.journal.removal is None
+            and (attempt is None or attempt.connected_at is not None)
+        ):
+            # The library deletes them once the server has refused the device; it died before it could tell of it.
+            self._journal(removal=Removal(Cause.LOGGED_OUT, now, logged_out=True))
         elif attempt is not None and not credentials.present:
             # It died between the scan and the library's commit.
             self._finish_attempt(

@@ -150,6 +150,9 @@ class Supervisor:
                 pending.appendleft(machine.VolumeFailed(error.reason))
                 continue
             self._state = state
+            if logger.isEnabledFor(logging.DEBUG):  # by their names: the values are credentials
+                done = ", ".join(type(command).__name__ for command in commands)
+                logger.debug("%s: %s, %s: %s", type(event).__name__, before.phase.name, state.phase.name, done)
             self._observe(before, event)
             pending.extend(self._execute(commands))
         if self._state is not at_first:

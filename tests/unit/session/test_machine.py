@@ -771,6 +771,19 @@ def test_a_scan_that_the_worker_could_not_tell_of_is_counted(crash: bool) -> Non
     assert [entry.reason for entry in session.state.journal.history] == [Reason.PAIRED]
 
 
+@pytest.mark.parametrize("stable", [False, True])
+def test_a_logout_that_the_worker_could_not_tell_of_is_one(stable: bool) -> None:
+    session = Session(Desired(relink_on_logout=False))
+    session.pair()
+    session.after(LIMITS.stable + 1.0 if stable else 12.0)
+    session.credentials = Credentials()
+    session.feed(m.WorkerExited())
+    assert session.told == (MachineState.HELD, Reason.LOGGED_OUT)
+    reasons = [entry.reason for entry in session.state.journal.history]
+    assert reasons == [Reason.PAIRED if stable else Reason.LOGGED_OUT]
+    assert Session(Desired(relink_on_logout=False), Credentials(), session.saved).at(Phase.HELD)
+
+
 def test_a_crash_while_a_qr_shows_clears_it_and_counts_nothing() -> None:
     session = showing()
     again = Session(None, Credentials(), session.saved)

@@ -1,11 +1,15 @@
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import eventually
 from whatsapp_operator.session.process import worker_environment
-from whatsapp_operator.session.worker import classify_code_error, classify_connect_error
+from whatsapp_operator.session import wire, worker
+from whatsapp_operator.session.worker import Channel, Worker, classify_code_error, classify_connect_error
 
 DIAL = (
     "failed to dial whatsapp web websocket: failed to WebSocket dial: failed to send handshake request: "
@@ -59,6 +63,41 @@ def test_the_worker_gets_little_of_the_environment(tmp_path: Path) -> None:
     expected = {"PATH": "/bin", "PYTHONPATH": "/app", "NEONIZE_BOT_TAG": "off"}
     assert worker_environment(tmp_path / "absent", given) == expected
     assert worker_environment(tmp_path, given) == {**expected, "SSL_CERT_DIR": str(tmp_path)}
+
+
+class DialingLibrary:
+    """It answers once it has dialled."""
+
+    is_logged_in = True
+
+    def __init__(self) -> None:
+        self.dialled = threading.Event()
+
+    @property
+    def is_connected(self) -> bool:
+        return self.dialled.wait(30)
+
+
+def test_a_library_that_dials_keeps_no_pong_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PROBE_TIMEOUT", 0.01)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        lines = ours.makefile("rb")
+        asked = Worker(Channel(theirs), wire.Start("db", "Chrome (Linux)"))
+        asked._client = library = DialingLibrary()
+        asked._opened = True
+
+        def pong() -> wire.Pong:
+            asked.handle(wire.Ping(1))
+            answer = wire.decode_event(lines.readline())
+            assert isinstance(answer, wire.Pong)
+            return answer
+
+        for _ in range(3):
+            assert (pong().connected, pong().logged_in) == (False, False)
+        library.dialled.set()
+        eventually(lambda: pong().connected, "the end of the dial")
+        lines.close()
 
 
 def in_python(code: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import eventually
-from whatsapp_operator.session.process import worker_environment
 from whatsapp_operator.session import wire, worker
+from whatsapp_operator.session.process import worker_environment
 from whatsapp_operator.session.worker import Channel, Worker, classify_code_error, classify_connect_error
 
 DIAL = (

@@ -86,6 +86,8 @@ class Subject:
     reports_seen: int = 0
     down: bool = False
     excused_until: float = 0.0
+    since: str | None = None
+    """Of the connection at the last sample."""
     window: str | None = None
     act_at: float | None = None
     stranger: bool = False
@@ -373,7 +375,10 @@ class Day:
                 subject.session.start()
             now = self.now
             refused = "status" in subject.api.refuse or now < subject.excused_until
-            there = subject.device in connected and not self._mute(subject)
+            since = subject.report["connection"]["since"] if subject.said else None
+            # A login is an answer: what opens a connection is not mute at that moment.
+            opened, subject.since = since != subject.since, since
+            there = subject.device in connected and (opened or not self._mute(subject))
             said = subject.said and not subject.down and not refused
             if subject.phantom.sample(now, said=said, connected=there) and subject.phantom.samples == 1:
                 self._violated(subject, f"says Connected without a connection for more than {NOTICED:.0f} s")
@@ -511,6 +516,7 @@ class Day:
             ("pairings needed: the first ones, and what took credentials since", f"{len(subjects)} + {self.causes}"),
             ("pairings done: the first ones, later ones", f"{len(firsts)} + {done - len(firsts)}"),
             ("later ones that nothing explains", str(done - len(firsts) - explained)),
+            ("most status writes of a session within a minute", str(max(_busiest(s.api) for s in subjects))),
             ("phones' scans and codes", ", ".join(f"{n} {what}" for what, n in sorted(self.scans.items()))),
             ("longest from a fault's end to Connected, without a person", f"{self._longest():.0f} s"),
             ("from the end of the faults to all settled", f"{settled:.0f} s"),
@@ -545,6 +551,11 @@ class Day:
     def _longest(self) -> float:
         """Of the kinds that cost no pairing and no hold."""
         return max((max(self.recovered[kind.name], default=0.0) for kind in KINDS if kind.heals_alone), default=0.0)
+
+
+def _busiest(api: RecordingApi) -> int:
+    """Reports in the busiest minute."""
+    return max(Counter(write.at // 60 for write in api.reports).values(), default=0)
 
 
 def _state(pid: int) -> str:

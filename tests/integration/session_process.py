@@ -225,6 +225,11 @@ class SessionProcess:
         since = before["connection"]["since"]
         return self.reported("connected again", lambda r: (r["connection"]["since"] or "") > since)
 
+    def rests(self) -> None:
+        """Nothing is shown any more, and no worker runs."""
+        eventually(lambda: self.api.secret == {}, "the Secret is cleared")
+        assert self.worker_pids == []
+
     def qr(self) -> str:
         """The QR text that is shown now."""
         return eventually(lambda: self.api.shown("qr"), "a QR in the Secret", seconds=60, every=0.02)

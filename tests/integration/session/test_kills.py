@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 
@@ -96,32 +97,32 @@ def test_kills_at_random_moments_cost_no_pairing(
     ):
         account = Account(session, simulator, phone)
 
-        def kill_during(phase: str) -> None:
+        def kill_during(phase: str) -> str:
+            """Returns the time of the last kill, as a report would tell it."""
             for _ in range(chance.choice((1, 1, 2))):
                 time.sleep(chance.uniform(0.0, LONGEST[phase]))
                 kill(session)
+            return datetime.now(UTC).isoformat(timespec="microseconds")
 
         session.pair(phone)
         linked = [device["id"] for device in simulator.devices(phone)]
         for number in range(rounds):
             phase = chance.choice(sorted(LONGEST))
-            before = api.report
             logger.warning("round %s: %s", number, phase)
             match phase:
                 case "login":
                     simulator.strike("drop", phone=phone)
-                    kill_during(phase)
-                    session.back(before)
+                    killed = kill_during(phase)
                 case "logout":
                     request = account.relink()
-                    kill_during(phase)
+                    killed = kill_during(phase)
                     linked = account.scan(request)
                 case "pairing":
                     request = account.relink()
                     session.reported("a QR", lambda r: (r["machine"], r["relinkRequestID"]) == ("ShowingQR", request))  # noqa: B023
                     scanning = beside.submit(account.scan, request)
-                    kill_during(phase)
+                    killed = kill_during(phase)
                     linked = scanning.result()
             assert len(linked) == 1, f"scanned and accepted in one round: {linked}"
-            eventually(lambda: api.report["machine"] == "Connected", "connected at the end of the round")
+            session.reported("connected since the last kill", lambda r: (r["connection"]["since"] or "") > killed)  # noqa: B023
             account.check(linked)

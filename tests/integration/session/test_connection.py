@@ -119,6 +119,17 @@ def test_a_stream_cut_in_the_middle_of_the_login_is_survived(
     assert again["device"] == first["device"]
 
 
+def test_a_stream_cut_after_every_login_is_opened_again_ever_more_slowly(
+    connected: SessionProcess, simulator: SimulatorProcess, phone: str
+) -> None:
+    first = connected.api.report
+    simulator.strike("drop", phone=phone, times=None)
+    connected.reported("the backoff grows", lambda r: waits(r) > 1.1)
+    assert connected.metric(CONNECTS) < 10
+    assert simulator.call("DELETE", "/faults").status == 204
+    assert connected.back(first)["device"] == first["device"]
+
+
 def test_a_login_that_is_never_answered_is_left(
     make_session: MakeSession, simulator: SimulatorProcess, phone: str
 ) -> None:

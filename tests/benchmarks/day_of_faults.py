@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -28,8 +28,9 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import memory
 from tests.benchmarks.fault_schedule import KINDS, Strike, schedule
-from tests.benchmarks.verdict import Cause, Pairings, Phantom, growth, objection
+from tests.benchmarks.verdict import Cause, Pairings, Phantom, objection
 from tests.integration.recording_api import RecordingApi
 from tests.integration.session_process import HOLD, QR_CODE, RELINK, SessionProcess
 from tests.integration.simulator_process import SimulatorProcess
@@ -47,9 +48,8 @@ NOTICED = 30.0 + 10.0 + Limits().ping
 AWAY = (OSError, HTTPException)
 """What a request to the simulator raises while it is restarted."""
 BY_QR, BY_CODE = PairingMethod.QR_CODE.value, PairingMethod.PAIRING_CODE.value
-SAMPLE, MEMORY_SAMPLE, STEP = 1.0, 10.0, 0.2
+SAMPLE, STEP = 1.0, 0.2
 CALM = 15.0
-MAX_GROWTH = 0.05
 MARK = "<!-- what follows is written by the script -->\n"
 SPARED = 4
 """Every so-many-th supervisor is never killed, so that its memory is seen over the whole time."""
@@ -133,10 +133,7 @@ class Day:
         self.scans: Counter[str] = Counter()
         self.samples = 0
         self.causes = 0
-        self.memory: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
-        """By what it is and its process id: (seconds since the start, PSS in MiB)."""
-        self.worker_memory: dict[int, list[float]] = defaultdict(list)
-        """By age in whole minutes: MiB."""
+        self.memory = memory.Memory()
 
     def run(self, strikes: list[Strike], seconds: float, settle: float) -> float:
         """Returns the seconds from the end of the faults until all were connected, `CALM` at least."""
@@ -157,7 +154,7 @@ class Day:
                 next_sample = now + SAMPLE
                 self._sample()
             if now >= next_memory:
-                next_memory = now + MEMORY_SAMPLE
+                next_memory = now + memory.EVERY
                 self._sample_memory()
             self._collect()
             if calm_since is not None:
@@ -172,6 +169,7 @@ class Day:
             text = objection(subject.report["machine"], subject.report["reason"], expected=subject.expected)
             if text:
                 self._violated(subject, text)
+        self.violations += self.memory.objections()
         return self.now - calm_since
 
     @property
@@ -370,7 +368,7 @@ class Day:
         connected, faults = self._seen_by_simulator()
         for subject in self._subjects:
             self._read_reports(subject)
-            if not subject.down and _state(subject.session.pid) in "XZ":
+            if not subject.down and memory.state(subject.session.pid) in "XZ":
                 self._violated(subject, "the supervisor ended by itself")
                 subject.session.start()
             now = self.now
@@ -393,7 +391,7 @@ class Day:
     def _mute(self, subject: Subject) -> bool:
         """Its connection is open, and nothing comes of it."""
         with suppress(OSError):
-            if any(_state(pid) == "T" for pid in subject.session.worker_pids):
+            if any(memory.state(pid) == "T" for pid in subject.session.worker_pids):
                 return True
         return any(
             active.strike.kind.mutes and active.ids and self._concerns(active.strike, subject)
@@ -457,46 +455,15 @@ class Day:
             job.result()
 
     def _sample_memory(self) -> None:
-        simulator = self._simulator.pid
-        watched = [("simulator", simulator)]
-        for number, subject in enumerate(self._subjects):
-            if subject.down:
-                continue
-            watched.append((f"supervisor {number}", subject.session.pid))
-            with suppress(OSError):
-                for pid in subject.session.worker_pids:
-                    self.worker_memory[int(_age(pid) // 60)].append(_pss(pid))
-        for what, pid in watched:
-            with suppress(OSError):
-                self.memory[what, pid].append((self.now, _pss(pid)))
+        self.memory.sample(self.now, "simulator", self._simulator.pid)
+        for subject in self._subjects:
+            if not subject.down:
+                self.memory.sample(self.now, "supervisor", subject.session.pid)
+                with suppress(OSError):
+                    for pid in subject.session.worker_pids:
+                        self.memory.sample_by_age(pid)
 
     # The result.
-
-    def _longest_lived(self, what: str) -> list[list[tuple[float, float]]]:
-        """Samples of the processes of a kind that lived nearly as long as the oldest of them."""
-        series = [samples for (name, _), samples in self.memory.items() if name.startswith(what) and samples]
-        most = max(len(samples) for samples in series)
-        return [samples for samples in series if len(samples) >= max(most - 2, 3)]
-
-    def check_memory(self) -> list[tuple[str, str, str, str, str]]:
-        """Rows: what, MiB at the start, in the middle and at the end, growth over the second half."""
-        rows = []
-        for what in ("supervisor", "simulator"):
-            series = self._longest_lived(what)
-            minutes = (series[0][-1][0] - series[0][0][0]) / 60
-            grown = statistics.fmean(growth(samples) for samples in series)
-            if grown > MAX_GROWTH:
-                self.violations.append(f"the memory of {what} grew by {grown:.1%} over the second half")
-            means = [
-                statistics.fmean(
-                    statistics.fmean([v for _, v in samples][round(part * len(samples)) :][:6]) for samples in series
-                )
-                for part in (0.0, 0.5)
-            ]
-            end = statistics.fmean(statistics.fmean([v for _, v in samples][-6:]) for samples in series)
-            name = f"{what} (mean of {len(series)}, {minutes:.0f} min)"
-            rows.append((name, f"{means[0]:.1f}", f"{means[1]:.1f}", f"{end:.1f}", f"{grown:+.1%}"))
-        return rows
 
     def table(self, settled: float) -> str:
         subjects = self._subjects
@@ -527,20 +494,15 @@ class Day:
             times = sorted(self.recovered.get(name, []))
             spread = f"{statistics.median(times):.0f} | {times[-1]:.0f}" if times else " | "
             kinds.append(f"| {name} | {count} | {len(times)} | {spread} |")
-        memory = [f"| {' | '.join(row)} |" for row in self.check_memory()]  # before the violations are read
-        ages = [
-            f"| {low} to {high} min | {len(values)} | {statistics.median(values):.1f} | {max(values):.1f} |"
-            for low, high in ((0, 1), (1, 3), (3, 6), (6, 12), (12, 60))
-            if (values := [v for age, part in self.worker_memory.items() if low <= age < high for v in part])
-        ]
         verdict = "\n".join(f"- {text}" for text in self.violations) or "None."
         return "\n".join(
             [
-                "| what | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in figures), "",
+                "| what | |", "| --- | --- |", *map(_row, figures), "",
                 "### Violations", "", verdict, "",
                 "### Memory (PSS, MiB)", "", "| process | start | middle | end | growth over the second half |",
-                "| --- | --- | --- | --- | --- |", *memory, "",
-                "| workers aged | samples | median | most |", "| --- | --- | --- | --- |", *ages, "",
+                "| --- | --- | --- | --- | --- |", *map(_row, self.memory.rows()), "",
+                "| workers aged | samples | median | most |", "| --- | --- | --- | --- |",
+                *map(_row, self.memory.rows_by_age()), "",
                 "### Faults by kind", "",
                 "Measured: of sessions that were connected, lost their connection by it, and had no other fault",
                 "before they had a new one; seconds from the fault's end, people and holds included.", "",
@@ -553,28 +515,13 @@ class Day:
         return max((max(self.recovered[kind.name], default=0.0) for kind in KINDS if kind.heals_alone), default=0.0)
 
 
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def _busiest(api: RecordingApi) -> int:
     """Reports in the busiest minute."""
     return max(Counter(write.at // 60 for write in api.reports).values(), default=0)
-
-
-def _state(pid: int) -> str:
-    """As `ps` shows it; X where there is no such process."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return "X"
-
-
-def _age(pid: int) -> float:
-    """Seconds since the process began."""
-    started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
-
-
-def _pss(pid: int) -> float:
-    """Proportional set size in MiB: shared pages count in part."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def prepare(

@@ -1,7 +1,6 @@
 """What must hold of a day of faults: pure functions of what was seen. Times are in seconds of one clock."""
 
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from whatsapp_operator.api.reasons import EXPLANATIONS, MachineState, Reason
@@ -75,16 +74,3 @@ def objection(machine: str, reason: str, *, expected: Iterable[Reason]) -> str |
     if reason not in set(expected):
         return f"ends as {machine} ({reason}), which no fault of its schedule leads to"
     return None
-
-
-def growth(samples: Sequence[tuple[float, float]]) -> float:
-    """How much a value grows over the second half of (time, value), by a straight line through it; 0.05 is 5 %.
-
-    Raises:
-        statistics.StatisticsError: fewer than two samples in that half.
-    """
-    middle = (samples[0][0] + samples[-1][0]) / 2
-    half = [(at, value) for at, value in samples if at >= middle]
-    times, values = [at for at, _ in half], [value for _, value in half]
-    slope, _ = statistics.linear_regression(times, values)
-    return slope * (times[-1] - times[0]) / statistics.fmean(values)

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.benchmarks.fault_schedule import KILLS_SUPERVISOR, KINDS, schedule
-from tests.benchmarks.verdict import Cause, Pairings, Phantom, growth, objection
+from tests.benchmarks.memory import Memory, growth
+from tests.benchmarks.verdict import Cause, Pairings, Phantom, objection
 from whatsapp_operator.api.reasons import Reason
 from whatsapp_simulator.faults import parse
 
@@ -96,3 +97,23 @@ def test_growth_is_of_the_second_half() -> None:
     assert growth(rising) == pytest.approx(5 / 52.5, rel=1e-3)
     assert growth([(at, 50.0) for at, _ in rising]) == 0
     assert growth([(at, 90.0 if at < 50 else 50.0) for at, _ in rising]) == 0
+
+
+@pytest.mark.parametrize(("old", "flat"), [(32.0, True), (36.0, False)])
+def test_workers_that_grow_with_age_are_not_flat(old: float, flat: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    monkeypatch.setattr("tests.benchmarks.memory.pss", lambda _: 15.0)
+    for number in range(30):
+        memory.sample(number, "supervisor", 1)
+        memory.add_by_age(90 + number, 32.0)
+        memory.add_by_age(600 + number, old)
+    assert (memory.objections() == []) is flat
+    assert [row[1:] for row in memory.rows_by_age()] == [("30", "32.0", "32.0"), ("30", f"{old}", f"{old}")]
+
+
+def test_supervisors_that_grow_are_not_flat(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    for number in range(30):
+        monkeypatch.setattr("tests.benchmarks.memory.pss", lambda _, at=number: 15.0 + at / 10)
+        memory.sample(number, "supervisor", 1)
+    assert len(memory.objections()) == 1

@@ -163,6 +163,8 @@ class State:
     """Since this process began; a first login is no reconnect."""
     failures: int = 0
     """In a row, of connections and workers."""
+    short_lived: int = 0
+    """Connections in a row that did not last."""
     fault: Reason | None = None
     """Why the present phase is not what it should be."""
     detail: str = ""
@@ -840,6 +842,12 @@ class _Transition:
         """The socket is closed or dead; the library gets a while to mend it."""
         if self.state.phase is Phase.CONNECTED:
             self._note_disconnect(reason)
+            in_a_row = self.state.short_lived
+            if in_a_row > 2 and reason is not Reason.KEEP_ALIVE_TIMEOUT:
+                # The library knows no backoff between connections that succeed and are closed again.
+                self._idle(backoff(in_a_row - 2, self._moment.jitter, first=1.0, cap=self._limits.backoff_cap))
+                self._set(fault=reason, detail="")
+                return
             # A fifth less at most, as for a backoff: an outage ends many connections at the same time.
             deadline = self._moment.now + patience * (1.0 - 0.2 * self._moment.jitter)
             self._set(phase=Phase.RECONNECTING, deadline=deadline, fault=reason, detail="")
@@ -850,7 +858,12 @@ class _Transition:
         """A connection that was open is not any more."""
         since, now, journal = self.state.connected_since, self._moment.now, self.state.journal
         lasted = 0.0 if since is None else now - since
-        self._set(connected_since=None, failures=0 if lasted >= self._limits.calm else self.state.failures)
+        calm = lasted >= self._limits.calm
+        self._set(
+            connected_since=None,
+            failures=0 if calm else self.state.failures,
+            short_lived=0 if calm else self.state.short_lived + 1,
+        )
         self._journal(
             disconnects=journal.disconnects + 1,
             last_reason=reason,

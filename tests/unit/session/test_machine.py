@@ -805,6 +805,22 @@ def test_disconnect_is_mended_by_the_library_or_by_a_new_worker() -> None:
     assert session.state.journal.disconnects == 2
 
 
+def test_connections_that_do_not_last_are_opened_less_and_less_often() -> None:
+    session = paired()
+    session.now += LIMITS.calm
+    waits = []
+    for _ in range(9):
+        session.feed(wire.Disconnected())
+        waits.append((session.state.deadline or 0.0) - session.now if session.at(Phase.IDLE) else None)
+        session.after(waits[-1] or 0.1)
+        session.feed(CONNECTED)
+        session.now += LIMITS.calm - 1.0
+    assert waits == [None, None, None, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
+    session.now += 1.0
+    session.feed(wire.Disconnected())
+    assert session.at(Phase.RECONNECTING), "the library mends it after a calm time"
+
+
 def test_unanswered_keepalives_are_no_connection() -> None:
     session = paired()
     session.feed(wire.KeepAliveTimeout(1))

@@ -1,0 +1,43 @@
+"""How the supervisor carries out what the machine decides."""
+
+from pathlib import Path
+
+import pytest
+
+from whatsapp_operator.api.reasons import Reason
+from whatsapp_operator.session import machine as m
+from whatsapp_operator.session.credentials import VolumeError
+from whatsapp_operator.session.machine import Phase
+from whatsapp_operator.session.model import Credentials, Desired, Journal
+from whatsapp_operator.session.settings import Settings
+from whatsapp_operator.session.supervisor import Supervisor
+
+LINKED = Credentials(present=True, valid=True, jid="15551230001:3@s.whatsapp.net")
+
+
+async def test_a_request_that_comes_while_the_volume_is_full_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = Supervisor(
+        Settings(
+            namespace="shop",
+            session="front",
+            tenant="acme",
+            pod_uid="uid",
+            api_host="127.0.0.1",
+            api_port=1,
+            data_dir=tmp_path,
+        )
+    )
+    supervisor._feed(m.Opened(Journal(registered_at=1.0), LINKED))
+
+    def fail(_: Journal) -> None:
+        raise VolumeError(Reason.VOLUME_FULL, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor._volume, "save", fail)
+        supervisor._feed(m.DesiredChanged(Desired(unlink=True, hash="asked")))
+    assert supervisor._state.phase is Phase.FAULTY
+    assert supervisor._state.desired is not None
+    assert supervisor._state.desired.unlink
+    assert supervisor._state.journal.removal is None, "nothing is done that the journal does not know"

@@ -83,7 +83,7 @@ test-soak: venv ## Run the random tests at full count; commit the result file.
 
 .PHONY: soak-day
 soak-day: venv ## Run 20 sessions through a day of random faults in half an hour; commit the result page.
-	$(PY) -m tests.benchmarks.day_of_faults --report docs/soak.md
+	$(PY) -m tests.benchmarks.day_of_faults --report docs/soak.md $(ARGS)
 
 .PHONY: benchmark
 benchmark: deploy ## Measure the numbers of one session on the local cluster.

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import secrets
+import shutil
 import signal
 import statistics
 import subprocess
@@ -564,8 +565,8 @@ def main() -> int:
     strikes = schedule(
         options.seed, options.sessions, seconds=seconds, every=options.every * 60 / options.factor, spared=spared
     )
+    directory = options.directory or Path(tempfile.mkdtemp(prefix="day-of-faults-"))
     with ExitStack() as stack:
-        directory = options.directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         simulator = stack.enter_context(SimulatorProcess(directory / "simulator", "--log-level", "warning"))
         subjects = prepare(stack, directory, simulator, options)
         with ThreadPoolExecutor(max_workers=options.sessions + 4) as pool:
@@ -580,7 +581,12 @@ def main() -> int:
     if options.report is not None:
         method = options.report.read_text().partition(MARK)[0]
         options.report.write_text(method + MARK + "\n" + head + table)
-    return 1 if day.violations else 0
+    if day.violations:
+        logger.error("logs and volumes are kept in %s", directory)
+        return 1
+    if options.directory is None:
+        shutil.rmtree(directory)
+    return 0
 
 
 if __name__ == "__main__":

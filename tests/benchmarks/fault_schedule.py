@@ -56,6 +56,7 @@ _LOST: dict[str, Any] = {"costs_pairing": True, "leads_to": UNPAIRED}
 
 KINDS = (
     Kind("connection cut", (DROP,), weight=8),
+    Kind("connection cut after every login", ({"kind": "drop", "times": None},)),
     Kind("cut after two frames, again and again", ({"kind": "close-after-frames", "frames": 2, "times": None}, DROP)),
     Kind("hang from the login on", ({"kind": "hang", "times": None}, DROP), (20.0, 120.0), weight=4),
     Kind(

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E")
 
 CLIENT_ID: Final = "session"
+PR_SET_PDEATHSIG: Final = 1
+"""Of linux/prctl.h: the signal that the kernel sends when the parent ends."""
 PROBE_TIMEOUT: Final = 1.0
 """Seconds; the library holds a lock while it dials, up to a minute, and its answer would wait for that."""
 PNG_SCALE: Final = 6
@@ -405,6 +407,8 @@ def main() -> int:
     """The descriptor of the socket pair is the one argument. Returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the supervisor's whole group
     os.umask(0o077)  # neonize makes its database 0644
+    # A worker that hangs does not see its supervisor go, and would keep the volume locked.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     commands = channel.commands()
     start = next(commands, None)

@@ -246,9 +246,12 @@ def test_a_worker_that_stands_still_is_killed_and_started_again(make_session: Ma
         assert worker not in session.worker_pids
 
 
-def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_lock(connected: SessionProcess) -> None:
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_supervisor_that_is_killed_leaves_no_worker_and_no_lock(connected: SessionProcess, hangs: bool) -> None:
     first = connected.api.report
     (worker,) = connected.worker_pids
+    if hangs:
+        os.kill(worker, signal.SIGSTOP)
     connected.kill()
     eventually(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends with its supervisor")
     connected.start()

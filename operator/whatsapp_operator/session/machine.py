@@ -75,6 +75,8 @@ class Limits:
     """WhatsApp removes some devices 10 to 15 s after pairing; a login that lasts this long has come to stay."""
     calm: float = 60.0
     """A connection that lasted this long starts the backoff afresh."""
+    note_use: float = 86_400.0
+    """Between two notes on the volume that the connection goes on, for a process that is killed."""
     volume_retry: float = 10.0
     lock_retry: float = 0.5
     """The process that went before is about to end."""
@@ -333,8 +335,11 @@ def next_deadline(state: State, limits: Limits = LIMITS) -> float | None:
     due = [state.deadline]
     if removal is not None and (state.phase in WITH_WORKER or state.phase in (Phase.IDLE, Phase.HELD)):
         due.append(removal.until)
-    if state.phase is Phase.CONNECTED and attempt is not None and attempt.connected_at is not None:
-        due.append(attempt.connected_at + limits.stable)
+    if state.phase is Phase.CONNECTED:
+        if attempt is not None and attempt.connected_at is not None:
+            due.append(attempt.connected_at + limits.stable)
+        if state.journal.last_used_at is not None:
+            due.append(state.journal.last_used_at + limits.note_use)
     return min((at for at in due if at is not None), default=None)
 
 
@@ -1070,14 +1075,12 @@ class _Transition:
 
     def _deadline_passed(self) -> None:
         state, now, limits = self.state, self._moment.now, self._limits
-        attempt = state.journal.attempt
-        if (
-            state.phase is Phase.CONNECTED
-            and attempt is not None
-            and attempt.connected_at is not None
-            and now >= attempt.connected_at + limits.stable
-        ):
-            self._finish_attempt(Reason.PAIRED, succeeded=True)
+        attempt, used = state.journal.attempt, state.journal.last_used_at
+        if state.phase is Phase.CONNECTED:
+            if attempt is not None and attempt.connected_at is not None and now >= attempt.connected_at + limits.stable:
+                self._finish_attempt(Reason.PAIRED, succeeded=True)
+            if used is not None and now >= used + limits.note_use:
+                self._journal(last_used_at=now)
         if state.deadline is None or now < state.deadline:
             return
         match state.phase:

@@ -50,7 +50,8 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
             "present": credentials.present or state.corrupt if known else None,
             "valid": credentials.valid if known else None,
             "registeredAt": timestamp(journal.registered_at),
-            "lastUsedAt": timestamp(journal.last_used_at),
+            # While it is connected: since when, for the notes that the journal takes are no news.
+            "lastUsedAt": timestamp(state.connected_since or journal.last_used_at),
         },
         "device": {
             "jid": credentials.jid,

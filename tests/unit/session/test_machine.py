@@ -691,6 +691,14 @@ def test_unused_credentials_that_are_refused_have_expired() -> None:
     assert session.state.journal.last_reason is Reason.EXPIRED
 
 
+def test_the_volume_knows_to_the_day_how_long_a_connection_has_lasted() -> None:
+    session = paired()
+    before = session.state
+    commands = session.after(100 * 86_400.0 - 1.0)
+    assert commands == [m.Save(replace(before.journal, last_used_at=START + day * 86_400.0)) for day in range(1, 100)]
+    assert replace(session.state, journal=before.journal) == before
+
+
 def test_no_login_after_the_scan_restarts_and_at_last_pairs_anew() -> None:
     session = showing()
     session.scan()

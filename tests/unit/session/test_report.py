@@ -115,6 +115,16 @@ def test_tells_of_a_connection() -> None:
     assert document["pairing"]["state"] == "Idle"
 
 
+def test_that_a_connection_goes_on_is_no_news_and_known_afterwards() -> None:
+    session = paired()
+    before = built(session)
+    assert before["credentials"]["lastUsedAt"] == report.timestamp(START)
+    session.after(10 * 86_400.0)
+    assert built(session) == before
+    session.feed(m.VolumeFailed(Reason.VOLUME_FULL))
+    assert built(session)["credentials"]["lastUsedAt"] == report.timestamp(START + 10 * 86_400.0)
+
+
 def test_tells_of_a_device_left_on_the_phone_until_another_is_paired() -> None:
     session = paired()
     once = PairingSpec(attempts=1)

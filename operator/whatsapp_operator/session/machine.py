@@ -70,6 +70,8 @@ class Limits:
     logout: float = 10.0
     removal: float = 15.0
     """In all, from a request to remove the device to the wipe, when the server cannot be reached."""
+    expiry: float = 120.0
+    """The same for credentials that lay unused: nobody waits."""
     absorb: float = 60.0
     stable: float = 30.0
     """WhatsApp removes some devices 10 to 15 s after pairing; a login that lasts this long has come to stay."""
@@ -174,7 +176,7 @@ class State:
     corrupt: bool = False
     """Credentials were moved aside and the device is not paired again yet."""
     left_behind: bool = False
-    """A relink could not log its device out, and no other is paired yet."""
+    """A device could not be logged out before its credentials were wiped, and no other is paired yet."""
 
 
 # Events of the supervisor, besides those of the worker.
@@ -373,6 +375,11 @@ _REFUSALS: Final[Mapping[str, str]] = MappingProxyType(
 """What the outcomes of a pairing window mean that are the phone's or the server's doing."""
 
 
+def _patience(cause: Cause, limits: Limits) -> float:
+    """How long a removal waits for the log-out at most."""
+    return limits.expiry if cause is Cause.EXPIRED else limits.removal
+
+
 def _not_after(now: float, journal: Journal, limits: Limits) -> Journal:
     """The journal as if its past were past: a clock that was ahead has been set back since."""
 
@@ -391,7 +398,7 @@ def _not_after(now: float, journal: Journal, limits: Limits) -> Journal:
     if hold is not None and hold.until is not None and hold.since > now:
         hold = Hold(hold.reason, now + (hold.until - hold.since), now)
     if removal is not None and removal.until is not None:
-        removal = replace(removal, until=min(removal.until, now + limits.removal))
+        removal = replace(removal, until=min(removal.until, now + _patience(removal.cause, limits)))
     return replace(
         journal,
         attempt=attempt,
@@ -990,7 +997,7 @@ class _Transition:
             return
         if not failed:
             self._journal(removal=replace(removal, logged_out=True))
-        elif removal.until is None:
+        elif removal.until is None or removal.cause is Cause.EXPIRED:
             self._connection_failed(Reason.CONNECT_FAILURE, "The device could not be logged out yet.", first=1.0)
         else:
             self._journal(removal=replace(removal, until=self._moment.now))
@@ -999,14 +1006,20 @@ class _Transition:
         removal = self.state.journal.removal
         if self.state.phase is not Phase.WIPING or removal is None:
             return
-        self._set(credentials=Credentials(), was_connected=False, fault=None, detail="", failures=0)
+        failed = removal.gave_up and not removal.logged_out
+        self._set(
+            credentials=Credentials(),
+            was_connected=False,
+            left_behind=self.state.left_behind or failed,
+            fault=None,
+            detail="",
+            failures=0,
+        )
         self._journal(removal=None, registered_at=None, last_used_at=None)
         self._idle(0.0)
         match removal.cause:
             case Cause.RELINK:
                 self._drop_scanned_attempt()
-                failed = removal.gave_up and not removal.logged_out
-                self._set(left_behind=self.state.left_behind or failed)
                 self._journal(
                     relink_request_id=removal.request_id,
                     relink_outcome=RelinkOutcome.FAILED if failed else RelinkOutcome.COMPLETED,
@@ -1156,7 +1169,7 @@ class _Transition:
             self._journal(relink_request_id=self._desired().relink_request_id, registered_at=self._moment.now)
 
     def _take_requests(self) -> None:
-        state, desired, journal, now = self.state, self._desired(), self.state.journal, self._moment.now
+        state, desired, journal = self.state, self._desired(), self.state.journal
         pending = journal.removal
         if desired.unlink:
             if state.phase is not Phase.UNLINKED and (pending is None or pending.cause is not Cause.UNLINK):
@@ -1171,17 +1184,16 @@ class _Transition:
             self._idle(0.0)
         self._heed_expiry_taken_back()
         journal = self.state.journal
-        until = now + self._limits.removal
         request = desired.relink_request_id
         if request is not None and request != journal.relink_request_id:
             if self._absorbs():
                 self._journal(relink_request_id=request, relink_outcome=RelinkOutcome.ABSORBED)
             else:
-                self._journal(removal=Removal(Cause.RELINK, until, request_id=request))
+                self._remove(Cause.RELINK, request)
                 return
         if desired.expire and not journal.expired:
             if state.credentials.present:
-                self._journal(removal=Removal(Cause.EXPIRED, until))
+                self._remove(Cause.EXPIRED)
             else:
                 self._drop_attempt()
                 self._expired()
@@ -1190,10 +1202,14 @@ class _Transition:
         if linked is None:
             return
         if same_account(linked, desired.rejected_phone):
-            self._journal(removal=Removal(Cause.PHONE_REJECTED, until))
+            self._remove(Cause.PHONE_REJECTED)
         elif desired.phone is not None and not same_account(linked, desired.phone):
             fresh = journal.attempt is not None
-            self._journal(removal=Removal(Cause.PHONE_MISMATCH if fresh else Cause.PHONE_CHANGED, until))
+            self._remove(Cause.PHONE_MISMATCH if fresh else Cause.PHONE_CHANGED)
+
+    def _remove(self, cause: Cause, request_id: str | None = None) -> None:
+        until = self._moment.now + _patience(cause, self._limits)
+        self._journal(removal=Removal(cause, until, request_id=request_id))
 
     def _heed_expiry_taken_back(self) -> None:
         journal = self.state.journal

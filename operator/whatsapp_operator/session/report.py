@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from whatsapp_operator.api.reasons import MachineState
+from whatsapp_operator.api.reasons import MachineState, Reason
 from whatsapp_operator.session.kubernetes_api import ApiError
 from whatsapp_operator.session.machine import Phase, State, machine_reason, machine_state
 from whatsapp_operator.session.model import Attempt, FinishedAttempt
@@ -45,7 +45,7 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
         "bootID": boot_id,
         "machine": machine_state(state).value,
         "reason": machine_reason(state).value,
-        "message": LEFT_BEHIND if state.left_behind and not state.detail and state.fault is None else state.detail,
+        "message": _message(state),
         "credentials": {
             "present": credentials.present or state.corrupt if known else None,
             "valid": credentials.valid if known else None,
@@ -83,6 +83,13 @@ def build(state: State, *, pod_uid: str, boot_id: str) -> Report:
         "relinkRequestID": journal.relink_request_id,
         "relinkOutcome": journal.relink_outcome.value if journal.relink_outcome else None,
     }
+
+
+def _message(state: State) -> str:
+    expired = state.phase is Phase.HELD and state.fault is Reason.EXPIRED
+    if state.left_behind and not state.detail and (state.fault is None or expired):
+        return LEFT_BEHIND
+    return state.detail
 
 
 def delay(report: Report, accepted: Report | None) -> float:

@@ -1067,14 +1067,32 @@ def test_an_expiry_logs_out_wipes_and_rests() -> None:
     assert not again.state.journal.expired
 
 
-def test_an_expiry_does_not_wait_for_a_server_that_is_away() -> None:
+def test_an_expiry_does_not_wait_for_ever_for_a_server_that_is_away() -> None:
     session = Session(Desired(expire=True, relink_on_logout=False), LINKED, Journal(registered_at=START - 60))
-    session.after(LIMITS.removal)
+    assert m.Wipe() not in session.after(LIMITS.expiry - 1.0)
+    session.after(1.0)
     assert session.told == (MachineState.HELD, Reason.EXPIRED)
     assert not session.credentials.present
     session.feed(m.DesiredChanged(Desired(relink_on_logout=False)))
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
+
+
+def test_an_expiry_tries_again_to_log_out() -> None:
+    session = paired(Desired(expire=True))
+    session.feed(wire.LogoutDone("timeout"))
+    session.after(2.0)
+    session.feed(CONNECTED)
+    assert session.done(m.LogOut) == [m.LogOut()]
+    session.feed(wire.LogoutDone(""))
+    assert session.told == (MachineState.HELD, Reason.EXPIRED)
+    assert not session.state.left_behind
+
+
+def test_an_expiry_has_its_time_after_a_clock_that_was_set_back_too() -> None:
+    ahead = Removal(Cause.EXPIRED, START + 1e6)
+    session = Session(Desired(expire=True), LINKED, Journal(registered_at=START - 60, removal=ahead))
+    assert session.state.journal.removal == replace(ahead, until=START + LIMITS.expiry)
 
 
 def test_an_expiry_of_what_is_not_paired_wipes_nothing() -> None:

@@ -10,7 +10,7 @@ from whatsapp_operator.api.reasons import MachineState, Reason
 from whatsapp_operator.session import machine as m
 from whatsapp_operator.session import report, wire
 from whatsapp_operator.session.kubernetes_api import ApiError
-from whatsapp_operator.session.machine import Publish
+from whatsapp_operator.session.machine import LIMITS, Publish
 from whatsapp_operator.session.model import Desired, PairingSpec
 from whatsapp_operator.session.secrets import Publisher, patch_of
 
@@ -143,6 +143,16 @@ def test_tells_of_a_device_left_on_the_phone_until_another_is_paired() -> None:
     assert "may still be on the phone's list" in built(session)["message"]
     session.pair()
     assert built(session)["message"] == ""
+
+
+def test_tells_of_a_device_that_an_expiry_left_on_the_phone() -> None:
+    for error, left in (("", False), ("timeout", True)):
+        session = paired(Desired(expire=True))
+        session.feed(wire.LogoutDone(error))
+        session.after(LIMITS.expiry)
+        document = built(session)
+        assert (document["machine"], document["reason"]) == ("Held", "Expired")
+        assert document["message"] == (report.LEFT_BEHIND if left else "")
 
 
 def test_tells_the_history_as_in_the_contract() -> None:

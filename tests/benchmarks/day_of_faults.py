@@ -36,7 +36,7 @@ from tests.integration.recording_api import RecordingApi
 from tests.integration.session_process import HOLD, QR_CODE, RELINK, SessionProcess
 from tests.integration.simulator_process import SimulatorProcess
 from whatsapp_operator.api.reasons import MachineState, PairingMethod, Reason
-from whatsapp_operator.session.machine import Limits
+from whatsapp_operator.session.limits import Limits
 from whatsapp_operator.session.report import RETRY_CAP
 
 DIVIDED = (

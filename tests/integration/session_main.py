@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from whatsapp_operator.session.__main__ import run
-from whatsapp_operator.session.machine import Limits
+from whatsapp_operator.session.limits import Limits
 from whatsapp_operator.session.settings import Settings
 
 if __name__ == "__main__":

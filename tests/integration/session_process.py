@@ -36,7 +36,7 @@ def seconds_to_retry(report: dict[str, Any]) -> float:
 class SessionProcess:
     """The supervisor on a volume below `directory`, until the `with` block ends.
 
-    `limits` are those of machine.Limits that differ, in seconds; `desired` what differs in the desired state;
+    `limits` are those of limits.Limits that differ, in seconds; `desired` what differs in the desired state;
     `volume_size` (as in mount options) puts the volume on a file system of its own, which goes with the process;
     `in_mounts` runs mount and umount there.
     """

@@ -24,7 +24,11 @@ from whatsapp_operator.controller.conditions import Draft
 from whatsapp_operator.controller.metrics import Metrics
 from whatsapp_operator.controller.observed import Observed, Problem
 from whatsapp_operator.controller.status import Counts
-from whatsapp_operator.session import identity, logs, machine, model, settings, wire
+from whatsapp_operator.session import commands, identity, logs, model, settings, wire
+from whatsapp_operator.session import events as session_events
+from whatsapp_operator.session import state as session_state
+from whatsapp_operator.session.commands import Publish
+from whatsapp_operator.session.state import Phase, State
 from whatsapp_operator.session.supervisor import Supervisor
 
 every_secret = pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
@@ -65,7 +69,11 @@ def text_fields(module: ModuleType) -> Iterator[tuple[type, set[str], set[str]]]
             yield cls, {f.name for f in texts}, {f.name for f in texts if f.repr}
 
 
-@pytest.mark.parametrize("module", [wire, machine, model, settings, identity], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [wire, commands, session_events, session_state, model, settings, identity],
+    ids=lambda module: module.__name__,
+)
 def test_a_repr_shows_no_text_that_may_be_personal(module: ModuleType) -> None:
     found = {cls.__name__: shown for cls, _, shown in text_fields(module) if shown}
     assert found == {name: SHOWN[name] for name in found}, "a new field is kept out of repr, or is added above"
@@ -74,15 +82,13 @@ def test_a_repr_shows_no_text_that_may_be_personal(module: ModuleType) -> None:
 def test_what_is_personal_is_in_no_repr() -> None:
     hidden = {
         name
-        for module in (wire, machine, model, settings)
+        for module in (wire, commands, model, settings)
         for _, all_, shown in text_fields(module)
         for name in all_ - shown
     }
     assert hidden >= {"jid", "lid", "phone", "rejected_phone", "pair_phone", "push_name", "business_name", "proxy_url"}
     assert hidden >= {"qr", "png", "code", "text", "to", "sender", "detail", "error"}
-    seen = repr(wire.Connected(*("5551230001",) * 5)) + repr(
-        machine.Publish(1.0, "5551230001", "5551230001", "5551230001")
-    )
+    seen = repr(wire.Connected(*("5551230001",) * 5)) + repr(Publish(1.0, "5551230001", "5551230001", "5551230001"))
     assert seen.count("5551230001") == 1, "the platform"
 
 
@@ -187,11 +193,11 @@ async def test_reports_labels_and_logs_of_a_session_hold_only_words_of_ours(
     monkeypatch.setattr(supervisor._volume, "save", lambda _: None)
     caplog.set_level(logging.DEBUG)
     attempt = model.Attempt("fd73aa9f0ead6661", PairingMethod.QR_CODE, 1, 0.0, 0.0, 160.0)
-    for phase in machine.Phase:
+    for phase in Phase:
         for event in events_of_a_worker(secret.text):
             journal = model.Journal(attempt=attempt, registered_at=1.0, disconnects=1)
             credentials = model.Credentials(True, True, "15551230001:3@s.whatsapp.net")
-            supervisor._state = machine.State(
+            supervisor._state = State(
                 phase, None, model.Desired(), opened=True, journal=journal, credentials=credentials
             )
             supervisor._feed(event)

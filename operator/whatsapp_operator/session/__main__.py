@@ -7,7 +7,7 @@ import signal
 import sys
 
 from whatsapp_operator.session import logs
-from whatsapp_operator.session.machine import LIMITS, Limits
+from whatsapp_operator.session.limits import LIMITS, Limits
 from whatsapp_operator.session.settings import Settings, SettingsError
 from whatsapp_operator.session.supervisor import Supervisor
 

@@ -1,6 +1,6 @@
 """The state machine of a session: (state, event, moment) -> (state, commands). No clock, no I/O, no randomness.
 
-An event changes facts; then `_settle` compares them with what is desired and takes the next step. So a request that
+An event changes facts; then settling compares them with what is desired and takes the next step. So a request that
 comes at any time, in any phase, or was left half-done by a crash, is picked up the same way.
 
 The supervisor executes the commands in their order. `Save` is always the first, and when it fails the whole
@@ -9,15 +9,42 @@ transition is dropped and `VolumeFailed` comes instead: nothing is ever done tha
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 from whatsapp_operator.api.phones import same_account
-from whatsapp_operator.api.reasons import MachineState, PairingMethod, Reason, RelinkOutcome
+from whatsapp_operator.api.reasons import PairingMethod, Reason, RelinkOutcome
 from whatsapp_operator.session import wire
+from whatsapp_operator.session.commands import (
+    Command,
+    Conceal,
+    Inspect,
+    KillWorker,
+    LogOut,
+    MoveAside,
+    OpenVolume,
+    Publish,
+    Save,
+    Stamp,
+    StartWorker,
+    Wipe,
+)
+from whatsapp_operator.session.events import (
+    DesiredChanged,
+    Event,
+    Inspected,
+    Moment,
+    Opened,
+    Published,
+    PublishFailed,
+    Tick,
+    VolumeFailed,
+    Wiped,
+    WorkerExited,
+)
 from whatsapp_operator.session.identity import phone_of
+from whatsapp_operator.session.limits import LIMITS, Limits
 from whatsapp_operator.session.model import (
     HISTORY_LENGTH,
     Attempt,
@@ -30,290 +57,7 @@ from whatsapp_operator.session.model import (
     PairingSpec,
     Removal,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """When, and the randomness a step may use: `jitter` in [0, 1), `token` a fresh random id for an attempt."""
-
-    now: float
-    jitter: float
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Durations in seconds."""
-
-    connect: float = 45.0
-    """From the start of a worker to a QR, a login or a failure; a black hole takes the library 30 s."""
-    code: float = 20.0
-    """From the first QR to a pairing code."""
-    window: float = 160.0
-    """WhatsApp offers six QRs, the first for `first_qr`, the others for `next_qr`."""
-    first_qr: float = 60.0
-    next_qr: float = 20.0
-    window_grace: float = 5.0
-    login: float = 20.0
-    """From the scan to the login; the library reconnects by itself after the 515, or silently does not."""
-    logins: int = 3
-    sync: float = 240.0
-    """From the server's consent to the end of the login, which waits 75 s for each of three answers at most."""
-    ping: float = 5.0
-    """Between two questions to the worker."""
-    reconnect: float = 25.0
-    """For the library to come back by itself after a disconnect."""
-    keepalive: float = 40.0
-    """For a keepalive to be answered again after one was not."""
-    silence: float = 75.0
-    """Without anything received; keepalives go every 20 to 30 s and are answered within 10."""
-    logout: float = 10.0
-    removal: float = 15.0
-    """In all, from a request to remove the device to the wipe, when the server cannot be reached."""
-    expiry: float = 120.0
-    """The same for credentials that lay unused: nobody waits."""
-    absorb: float = 60.0
-    stable: float = 30.0
-    """WhatsApp removes some devices 10 to 15 s after pairing; a login that lasts this long has come to stay."""
-    calm: float = 60.0
-    """A connection that lasted this long starts the backoff afresh."""
-    note_use: float = 86_400.0
-    """Between two notes on the volume that the connection goes on, for a process that is killed."""
-    volume_retry: float = 10.0
-    lock_retry: float = 0.5
-    """The process that went before is about to end."""
-    backoff_cap: float = 60.0
-    relink_after_logout: float = 300.0
-    relink_after_logout_cap: float = 21_600.0
-    forget_logouts: float = 86_400.0
-    replaced: float = 300.0
-    replaced_cap: float = 21_600.0
-    outdated: float = 3_600.0
-    ban: float = 60.0
-    """At least, whatever the server says."""
-    ban_of_unknown_kind: float = 3_600.0
-    """The library cannot tell for how long."""
-    rate_limited: float = 300.0
-    rate_limited_cap: float = 21_600.0
-
-
-LIMITS: Final = Limits()
-
-
-class Phase(Enum):
-    """What the machine is doing; MachineState is what it tells of it."""
-
-    BOOTING = auto()  # the volume is being opened, the desired state awaited
-    FAULTY = auto()  # the volume cannot be used
-    IDLE = auto()  # no worker; one is started at `deadline`
-    INSPECTING = auto()  # the credentials are looked at
-    INSPECTED = auto()  # within a step only: settling starts the worker
-    OPENING = auto()  # a worker logs in with credentials
-    REQUESTING = auto()  # a worker asks for a QR or code
-    SHOWING = auto()
-    AUTHENTICATING = auto()  # scanned; the login is awaited
-    CONNECTED = auto()
-    RECONNECTING = auto()  # the worker reconnects by itself
-    LOGGING_OUT = auto()
-    WIPING = auto()
-    HELD = auto()  # no worker; the journal's hold says why and until when
-    UNLINKED = auto()
-
-
-WITH_WORKER: Final = frozenset(
-    {
-        Phase.OPENING,
-        Phase.REQUESTING,
-        Phase.SHOWING,
-        Phase.AUTHENTICATING,
-        Phase.CONNECTED,
-        Phase.RECONNECTING,
-        Phase.LOGGING_OUT,
-    }
-)
-WITH_LOGIN: Final = frozenset({Phase.OPENING, Phase.AUTHENTICATING, Phase.CONNECTED, Phase.RECONNECTING})
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What the Secret shows; `published` once the API server has it."""
-
-    code: bool
-    since: float
-    expires_at: float
-    published: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    phase: Phase = Phase.BOOTING
-    deadline: float | None = None
-    """When the phase is over by itself."""
-    desired: Desired | None = None
-    opened: bool = False
-    """The journal is that of the volume."""
-    was_opened: bool = False
-    """Since this process began; before, nothing is known of journal and credentials."""
-    journal: Journal = field(default_factory=Journal)
-    credentials: Credentials = field(default_factory=Credentials)
-    shown: Shown | None = None
-    worker_since: float | None = None
-    reached: bool = False
-    """Something at the other end has taken this worker's connection."""
-    let_in: bool = False
-    """The server has said yes to this worker's login, which is not thereby finished."""
-    connected_since: float | None = None
-    was_connected: bool = False
-    """Since this process began; a first login is no reconnect."""
-    failures: int = 0
-    """In a row, of connections and workers."""
-    short_lived: int = 0
-    """Connections in a row that did not last."""
-    fault: Reason | None = None
-    """Why the present phase is not what it should be."""
-    detail: str = ""
-    """A sentence of ours about the fault, free of values of the session; empty: the reason's own."""
-    corrupt: bool = False
-    """Credentials were moved aside and the device is not paired again yet."""
-    left_behind: bool = False
-    """A device could not be logged out before its credentials were wiped, and no other is paired yet."""
-
-
-# Events of the supervisor, besides those of the worker.
-
-
-@dataclass(frozen=True, slots=True)
-class DesiredChanged:
-    desired: Desired
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """`kept`: the volume was that of an earlier session object; it is taken over by Stamp."""
-
-    journal: Journal
-    credentials: Credentials
-    kept: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Inspected:
-    credentials: Credentials
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeFailed:
-    """`reason` is VolumeFull, VolumeReadOnly, VolumeForeign or CredentialsConflict (another process uses it)."""
-
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Wiped:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The API server has taken what was last to be shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishFailed:
-    """`status` is the HTTP status, 0 when the API server could not be reached; it is tried again."""
-
-    status: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerExited:
-    """The worker ended, or hung and was killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A deadline may have passed."""
-
-
-Event = (
-    wire.WorkerEvent
-    | DesiredChanged
-    | Opened
-    | Inspected
-    | VolumeFailed
-    | Wiped
-    | Published
-    | PublishFailed
-    | WorkerExited
-    | Tick
-)
-
-
-# Commands to the supervisor.
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    journal: Journal
-
-
-@dataclass(frozen=True, slots=True)
-class OpenVolume:
-    """Answered by Opened or VolumeFailed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """Make the volume that of this session object."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inspect:
-    """Answered by Inspected or VolumeFailed."""
-
-
-@dataclass(frozen=True, slots=True)
-class MoveAside:
-    """Keep the unreadable credentials under another name; answered by Inspected or VolumeFailed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wipe:
-    """Answered by Wiped or VolumeFailed."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartWorker:
-    display_name: str
-    pair_phone: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class KillWorker:
-    """Nothing more is heard of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogOut:
-    """Answered by the worker's LogoutDone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Exactly one of QR and code is set; `expires_at` is of this very QR or code."""
-
-    expires_at: float
-    qr: str | None = field(default=None, repr=False)
-    png: str | None = field(default=None, repr=False)
-    code: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Conceal:
-    """Clear the Secret."""
-
-
-Command = Save | OpenVolume | Stamp | Inspect | MoveAside | Wipe | StartWorker | KillWorker | LogOut | Publish | Conceal
+from whatsapp_operator.session.state import WITH_LOGIN, WITH_WORKER, Phase, Shown, State
 
 
 def begin() -> tuple[State, tuple[Command, ...]]:
@@ -1351,47 +1095,3 @@ class _Transition:
 
     def _journal(self, **changes: object) -> None:
         self._set(journal=replace(self.state.journal, **changes))  # type: ignore[arg-type]
-
-
-def machine_state(state: State) -> MachineState:
-    """What the report calls the phase."""
-    match state.phase:
-        case Phase.BOOTING:
-            return MachineState.STARTING
-        case Phase.FAULTY:
-            return MachineState.FAILED
-        case Phase.SHOWING if state.shown is not None and state.shown.published:
-            return MachineState.SHOWING_CODE if state.shown.code else MachineState.SHOWING_QR
-        case Phase.AUTHENTICATING:
-            return MachineState.AUTHENTICATING
-        case Phase.CONNECTED:
-            return MachineState.CONNECTED
-        case Phase.RECONNECTING:
-            return MachineState.RECONNECTING
-        case Phase.HELD:
-            return MachineState.HELD
-        case Phase.UNLINKED:
-            return MachineState.UNLINKED
-        case Phase.LOGGING_OUT | Phase.WIPING:
-            return MachineState.CONNECTING
-        case _:
-            return MachineState.RECONNECTING if state.was_connected else MachineState.CONNECTING
-
-
-def machine_reason(state: State) -> Reason:
-    """The most specific reason of the phase."""
-    match state.phase:
-        case Phase.CONNECTED:
-            return Reason.CONNECTED
-        case Phase.UNLINKED:
-            return Reason.UNLINKED
-        case Phase.SHOWING if state.shown is not None and state.shown.published:
-            return Reason.CODE_AVAILABLE if state.shown.code else Reason.QR_AVAILABLE
-        case _ if state.fault is not None:
-            return state.fault
-        case Phase.BOOTING | Phase.REQUESTING | Phase.SHOWING:
-            return Reason.STARTING
-        case _ if state.was_connected:
-            return Reason.RECONNECTING
-        case _:
-            return Reason.CONNECTING

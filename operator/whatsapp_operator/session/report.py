@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from whatsapp_operator.api.reasons import MachineState, Reason
 from whatsapp_operator.session.kubernetes_api import ApiError
-from whatsapp_operator.session.machine import Phase, State, machine_reason, machine_state
 from whatsapp_operator.session.model import Attempt, FinishedAttempt
+from whatsapp_operator.session.state import Phase, State, machine_reason, machine_state
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from whatsapp_operator.api import names
+from whatsapp_operator.session.commands import Publish
 from whatsapp_operator.session.kubernetes_api import ApiError
-from whatsapp_operator.session.machine import Publish
 from whatsapp_operator.session.report import timestamp
 
 logger = logging.getLogger(__name__)

@@ -14,12 +14,41 @@ from typing import Any, Final
 from whatsapp_operator.api import names
 from whatsapp_operator.api.reasons import MachineState, Reason
 from whatsapp_operator.session import desired, http, logs, machine, messages, report, wire
+from whatsapp_operator.session.commands import (
+    Command,
+    Conceal,
+    Inspect,
+    KillWorker,
+    LogOut,
+    MoveAside,
+    OpenVolume,
+    Publish,
+    Save,
+    Stamp,
+    StartWorker,
+    Wipe,
+)
 from whatsapp_operator.session.credentials import Volume, VolumeError
+from whatsapp_operator.session.events import (
+    DesiredChanged,
+    Event,
+    Inspected,
+    Moment,
+    Opened,
+    Published,
+    PublishFailed,
+    Tick,
+    VolumeFailed,
+    Wiped,
+    WorkerExited,
+)
 from whatsapp_operator.session.kubernetes_api import KubernetesAPI
+from whatsapp_operator.session.limits import LIMITS, Limits
 from whatsapp_operator.session.metrics import Metrics, resident_bytes
 from whatsapp_operator.session.process import WorkerProcess, worker_environment
 from whatsapp_operator.session.secrets import Publisher
 from whatsapp_operator.session.settings import Settings
+from whatsapp_operator.session.state import WITH_WORKER, Phase, State, machine_reason, machine_state
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +71,7 @@ class _Stopped(Exception):  # noqa: N818
 
 
 class Supervisor:
-    def __init__(self, settings: Settings, limits: machine.Limits = machine.LIMITS) -> None:
+    def __init__(self, settings: Settings, limits: Limits = LIMITS) -> None:
         self._settings = settings
         self._limits = limits
         self._clock = Clock()
@@ -50,7 +79,7 @@ class Supervisor:
         self._metrics = Metrics()
         self._boot_id = random_tokens.token_hex(8)
         self._state, self._first_commands = machine.begin()
-        self._events: asyncio.Queue[tuple[WorkerProcess | None, machine.Event]] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[WorkerProcess | None, Event]] = asyncio.Queue()
         self._parts = asyncio.TaskGroup()
         self._worker: WorkerProcess | None = None
         self._requests = 0
@@ -65,8 +94,8 @@ class Supervisor:
         )
         self._publisher = Publisher(
             lambda patch: api.merge_patch(secret, patch),
-            published=lambda: self._put(machine.Published()),
-            refused=lambda code: self._put(machine.PublishFailed(code)),
+            published=lambda: self._put(Published()),
+            refused=lambda code: self._put(PublishFailed(code)),
         )
         self._messages = messages.MessageServer(self._send_message)
 
@@ -112,7 +141,7 @@ class Supervisor:
 
     # The machine.
 
-    def _put(self, event: machine.Event, source: WorkerProcess | None = None) -> None:
+    def _put(self, event: Event, source: WorkerProcess | None = None) -> None:
         """An event for the machine; one of a worker counts for nothing once that worker has been killed."""
         self._events.put_nowait((source, event))
 
@@ -126,28 +155,28 @@ class Supervisor:
                 async with asyncio.timeout(wait):
                     source, event = await self._events.get()
             except TimeoutError:
-                source, event = None, machine.Tick()
+                source, event = None, Tick()
             if source is None or source is self._worker:
                 self._feed(event)
 
-    def _feed(self, event: machine.Event) -> None:
+    def _feed(self, event: Event) -> None:
         """One event, and those that follow from its commands."""
         pending = deque([event])
         at_first = self._state
         while pending:
             event = pending.popleft()
-            moment = machine.Moment(self._clock.now(), random.random(), random_tokens.token_hex(8))  # noqa: S311
+            moment = Moment(self._clock.now(), random.random(), random_tokens.token_hex(8))  # noqa: S311
             before = self._state
             state, commands = machine.step(before, event, moment, self._limits)
             try:
                 for command in commands:
-                    if isinstance(command, machine.Save):
+                    if isinstance(command, Save):
                         self._volume.save(command.journal)
             except VolumeError as error:
                 logger.warning("the volume cannot be written: %s", error)
-                if isinstance(event, machine.DesiredChanged):
+                if isinstance(event, DesiredChanged):
                     pending.appendleft(event)  # it does not come again
-                pending.appendleft(machine.VolumeFailed(error.reason))
+                pending.appendleft(VolumeFailed(error.reason))
                 continue
             self._state = state
             if logger.isEnabledFor(logging.DEBUG):  # by their names: the values are credentials
@@ -158,49 +187,49 @@ class Supervisor:
         if self._state is not at_first:
             self._reporter.update(self._report(self._state))
 
-    def _execute(self, commands: tuple[machine.Command, ...]) -> list[machine.Event]:
+    def _execute(self, commands: tuple[Command, ...]) -> list[Event]:
         """Returns the events that answer the commands."""
-        answers: list[machine.Event] = []
+        answers: list[Event] = []
         for command in commands:
             try:
                 match command:
-                    case machine.OpenVolume():
-                        answers.append(machine.Opened(*self._volume.open()))
-                    case machine.Stamp():
+                    case OpenVolume():
+                        answers.append(Opened(*self._volume.open()))
+                    case Stamp():
                         self._volume.stamp()
-                    case machine.Inspect():
-                        answers.append(machine.Inspected(self._volume.inspect()))
-                    case machine.MoveAside():
+                    case Inspect():
+                        answers.append(Inspected(self._volume.inspect()))
+                    case MoveAside():
                         logger.warning("the credentials cannot be read and are moved aside")
                         self._volume.move_aside()
-                        answers.append(machine.Inspected(self._volume.inspect()))
-                    case machine.Wipe():
+                        answers.append(Inspected(self._volume.inspect()))
+                    case Wipe():
                         self._volume.wipe()
-                        answers.append(machine.Wiped())
-                    case machine.StartWorker(display_name, pair_phone):
+                        answers.append(Wiped())
+                    case StartWorker(display_name, pair_phone):
                         self._start_worker(display_name, pair_phone)
-                    case machine.KillWorker():
+                    case KillWorker():
                         self._kill_worker()
-                    case machine.LogOut():
+                    case LogOut():
                         if self._worker is not None:
                             self._worker.send(wire.Logout())
-                    case machine.Publish():
+                    case Publish():
                         self._publisher.show(command)
-                    case machine.Conceal():
+                    case Conceal():
                         self._publisher.show(None)
-                    case machine.Save():
+                    case Save():
                         pass  # done before the transition was adopted
             except VolumeError as error:
                 logger.warning("the volume cannot be used: %s", error)
-                answers.append(machine.VolumeFailed(error.reason))
+                answers.append(VolumeFailed(error.reason))
         return answers
 
-    def _observe(self, before: machine.State, event: machine.Event) -> None:
+    def _observe(self, before: State, event: Event) -> None:
         """Logs and metrics of a transition."""
         state, metrics = self._state, self._metrics
-        old, new = machine.machine_state(before), machine.machine_state(state)
-        reason = machine.machine_reason(state)
-        if (old, machine.machine_reason(before)) != (new, reason):
+        old, new = machine_state(before), machine_state(state)
+        reason = machine_reason(state)
+        if (old, machine_reason(before)) != (new, reason):
             logger.info("%s: %s%s", new, reason, f" ({state.detail})" if state.detail else "")
         metrics.clear("whatsapp_session_machine_state")
         metrics.set("whatsapp_session_machine_state", 1, state=new.value)
@@ -218,14 +247,14 @@ class Supervisor:
                 metrics.add("whatsapp_session_connects_total")
             case wire.KeepAliveTimeout():
                 metrics.add("whatsapp_session_keepalive_timeouts_total")
-            case wire.Pong(_, _, _, silence, latency) if state.phase in machine.WITH_WORKER:
+            case wire.Pong(_, _, _, silence, latency) if state.phase in WITH_WORKER:
                 if silence is not None:
                     metrics.set("whatsapp_session_silence_seconds", silence)
                 if latency is not None:
                     metrics.set("whatsapp_session_keepalive_latency_seconds", latency)
             case wire.Undecryptable():
                 metrics.add("whatsapp_session_undecryptable_messages_total")
-            case machine.WorkerExited():
+            case WorkerExited():
                 metrics.add("whatsapp_session_worker_exits_total")
             case wire.ConnectEnded(kind, status, detail):
                 logger.warning("the connection failed: %s %s %s", kind, status or "", detail)
@@ -236,7 +265,7 @@ class Supervisor:
             case _:
                 pass
 
-    def _report(self, state: machine.State) -> dict[str, Any]:
+    def _report(self, state: State) -> dict[str, Any]:
         return report.build(state, pod_uid=self._settings.pod_uid, boot_id=self._boot_id)
 
     # The worker.
@@ -260,7 +289,7 @@ class Supervisor:
             await worker.run(start, worker_environment(self._settings.ca_dir), keep)
         except OSError as error:
             logger.warning("no worker can be started: %s", error.strerror)
-        self._put(machine.WorkerExited(), worker)
+        self._put(WorkerExited(), worker)
 
     def _kill_worker(self) -> None:
         worker, self._worker = self._worker, None
@@ -287,7 +316,7 @@ class Supervisor:
 
     async def _send_message(self, to: str, text: str) -> wire.SendDone:
         """Raises SendError."""
-        if self._worker is None or self._state.phase is not machine.Phase.CONNECTED:
+        if self._worker is None or self._state.phase is not Phase.CONNECTED:
             raise messages.SendError("the session is not connected")
         self._requests += 1
         request = self._requests
@@ -310,7 +339,7 @@ class Supervisor:
         level = logs.Level(self._settings.log_level)
         async for document in desired.watch(self._settings.desired_file):
             level.follow(document.log_level)
-            self._put(machine.DesiredChanged(document))
+            self._put(DesiredChanged(document))
 
     def _healthz(self) -> tuple[int, str]:
         return 200, "ok\n"
@@ -318,7 +347,7 @@ class Supervisor:
     def _readyz(self) -> tuple[int, str]:
         """Ready to do its work: the volume and the desired state are there. Whether it is connected is a condition."""
         ready = self._state.opened and self._state.desired is not None
-        return (200, "ok\n") if ready else (503, f"{machine.machine_reason(self._state)}\n")
+        return (200, "ok\n") if ready else (503, f"{machine_reason(self._state)}\n")
 
     def _render_metrics(self) -> tuple[int, str]:
         metrics = self._metrics
@@ -336,15 +365,15 @@ class Supervisor:
         if self._state.shown is not None:
             self._publisher.show(None)
         journal = self._state.journal
-        if self._state.phase is machine.Phase.CONNECTED:
+        if self._state.phase is Phase.CONNECTED:
             journal = replace(journal, last_used_at=self._clock.now())
             with contextlib.suppress(VolumeError):
                 self._volume.save(journal)
-        if self._state.phase not in (machine.Phase.HELD, machine.Phase.FAULTY, machine.Phase.UNLINKED):
+        if self._state.phase not in (Phase.HELD, Phase.FAULTY, Phase.UNLINKED):
             last = replace(
                 self._state,
                 journal=journal,
-                phase=machine.Phase.BOOTING,
+                phase=Phase.BOOTING,
                 shown=None,
                 connected_since=None,
                 fault=Reason.POD_NOT_READY,
@@ -358,7 +387,7 @@ class Supervisor:
     async def _end_worker(self, worker: WorkerProcess | None) -> None:
         if worker is None:
             return
-        if self._state.phase is machine.Phase.CONNECTED:
+        if self._state.phase is Phase.CONNECTED:
             await worker.quit()
         else:
             worker.kill()

@@ -6,8 +6,8 @@ import yaml
 from whatsapp_operator.api import crd
 from whatsapp_operator.api.reasons import PairingMethod, Reason
 from whatsapp_operator.session import report
-from whatsapp_operator.session.machine import State
 from whatsapp_operator.session.model import Credentials, Desired, FinishedAttempt, Journal
+from whatsapp_operator.session.state import State
 
 COMMITTED = Path(__file__).parents[3] / "crds" / "whatsapp-operator.io_whatsappsessions.yaml"
 

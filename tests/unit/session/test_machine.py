@@ -6,10 +6,37 @@ from dataclasses import replace
 import pytest
 
 from whatsapp_operator.api.reasons import MachineState, PairingMethod, Reason, RelinkOutcome
-from whatsapp_operator.session import machine as m
-from whatsapp_operator.session import wire
-from whatsapp_operator.session.machine import LIMITS, Phase
+from whatsapp_operator.session import machine, wire
+from whatsapp_operator.session.commands import (
+    Command,
+    Conceal,
+    Inspect,
+    KillWorker,
+    LogOut,
+    MoveAside,
+    OpenVolume,
+    Publish,
+    Save,
+    Stamp,
+    StartWorker,
+    Wipe,
+)
+from whatsapp_operator.session.events import (
+    DesiredChanged,
+    Event,
+    Inspected,
+    Moment,
+    Opened,
+    Published,
+    PublishFailed,
+    Tick,
+    VolumeFailed,
+    Wiped,
+    WorkerExited,
+)
+from whatsapp_operator.session.limits import LIMITS
 from whatsapp_operator.session.model import Cause, Credentials, Desired, Hold, Journal, PairingSpec, Removal
+from whatsapp_operator.session.state import WITH_WORKER, Phase, machine_reason, machine_state
 
 PHONE = "+15551230001"
 JID = "15551230001:3@s.whatsapp.net"
@@ -29,52 +56,52 @@ class Session:
         self.now = START
         self.credentials = credentials or Credentials()
         self.saved = journal or Journal()
-        self.commands: list[m.Command] = []
+        self.commands: list[Command] = []
         self.tokens = 0
-        self.state, commands = m.begin()
-        assert commands == (m.OpenVolume(),)
-        self.feed(m.DesiredChanged(desired or Desired()))
-        self.feed(m.Opened(self.saved, self.credentials))
+        self.state, commands = machine.begin()
+        assert commands == (OpenVolume(),)
+        self.feed(DesiredChanged(desired or Desired()))
+        self.feed(Opened(self.saved, self.credentials))
 
-    def feed(self, *events: m.Event) -> list[m.Command]:
+    def feed(self, *events: Event) -> list[Command]:
         """The commands of the events, and of the answers that follow."""
         self.commands = []
         pending = list(events)
         while pending:
             self.tokens += 1
-            moment = m.Moment(self.now, 0.0, f"token{self.tokens}")
-            self.state, commands = m.step(self.state, pending.pop(0), moment)
+            moment = Moment(self.now, 0.0, f"token{self.tokens}")
+            self.state, commands = machine.step(self.state, pending.pop(0), moment)
             for command in commands:
                 match command:
-                    case m.Save(journal):
+                    case Save(journal):
                         assert command is commands[0]
                         self.saved = journal
-                    case m.Inspect():
-                        pending.insert(0, m.Inspected(self.credentials))
-                    case m.MoveAside():
+                    case Inspect():
+                        pending.insert(0, Inspected(self.credentials))
+                    case MoveAside():
                         self.credentials = Credentials()
-                        pending.insert(0, m.Inspected(self.credentials))
-                    case m.Wipe():
+                        pending.insert(0, Inspected(self.credentials))
+                    case Wipe():
                         self.credentials = Credentials()
-                        pending.insert(0, m.Wiped())
+                        pending.insert(0, Wiped())
                     case _:
                         pass
                 self.commands.append(command)
             assert not self.state.opened or self.saved == self.state.journal
         return self.commands
 
-    def after(self, seconds: float) -> list[m.Command]:
+    def after(self, seconds: float) -> list[Command]:
         """Let time pass, with every deadline in it."""
         end = self.now + seconds
-        commands: list[m.Command] = []
-        while (due := m.next_deadline(self.state)) is not None and due <= end:
+        commands: list[Command] = []
+        while (due := machine.next_deadline(self.state)) is not None and due <= end:
             self.now = max(due, self.now)
-            commands += self.feed(m.Tick())
+            commands += self.feed(Tick())
         self.now = end
         return commands
 
     def show(self) -> None:
-        self.feed(wire.WorkerStarted("0"), wire.QRCode("qr", "png"), m.Published())
+        self.feed(wire.WorkerStarted("0"), wire.QRCode("qr", "png"), Published())
 
     def scan(self, jid: str = JID) -> None:
         self.credentials = replace(LINKED, jid=jid)
@@ -85,7 +112,7 @@ class Session:
         self.scan()
         self.feed(CONNECTED)
 
-    def done(self, kind: type[m.Command]) -> list[m.Command]:
+    def done(self, kind: type[Command]) -> list[Command]:
         return [command for command in self.commands if isinstance(command, kind)]
 
     def at(self, phase: Phase) -> bool:
@@ -93,7 +120,7 @@ class Session:
 
     @property
     def told(self) -> tuple[MachineState, Reason]:
-        return m.machine_state(self.state), m.machine_reason(self.state)
+        return machine_state(self.state), machine_reason(self.state)
 
 
 def paired(desired: Desired | None = None, **journal: object) -> Session:
@@ -111,32 +138,32 @@ def showing(desired: Desired | None = None) -> Session:
 
 
 def test_waits_for_volume_and_desired_state() -> None:
-    state, _ = m.begin()
-    moment = m.Moment(START, 0.0, "t")
-    one, commands = m.step(state, m.DesiredChanged(Desired()), moment)
+    state, _ = machine.begin()
+    moment = Moment(START, 0.0, "t")
+    one, commands = machine.step(state, DesiredChanged(Desired()), moment)
     assert (one.phase, commands) == (Phase.BOOTING, ())
-    other, commands = m.step(state, m.Opened(Journal(), Credentials()), moment)
+    other, commands = machine.step(state, Opened(Journal(), Credentials()), moment)
     assert (other.phase, commands) == (Phase.BOOTING, ())
-    assert m.step(one, m.Opened(Journal(), Credentials()), moment)[1] == (m.Inspect(),)
-    assert m.step(other, m.DesiredChanged(Desired()), moment)[1] == (m.Inspect(),)
+    assert machine.step(one, Opened(Journal(), Credentials()), moment)[1] == (Inspect(),)
+    assert machine.step(other, DesiredChanged(Desired()), moment)[1] == (Inspect(),)
 
 
 def test_happy_path_by_qr() -> None:
     session = Session()
-    assert session.done(m.StartWorker) == [m.StartWorker("Chrome (Linux)", None)]
+    assert session.done(StartWorker) == [StartWorker("Chrome (Linux)", None)]
     assert session.told == (MachineState.CONNECTING, Reason.STARTING)
     session.now += 0.4
     session.feed(wire.WorkerStarted("0"), wire.QRCode("qr1", "png1"))
-    assert session.done(m.Publish) == [m.Publish(session.now + 60.0, qr="qr1", png="png1")]
+    assert session.done(Publish) == [Publish(session.now + 60.0, qr="qr1", png="png1")]
     assert session.told == (MachineState.CONNECTING, Reason.STARTING), "not shown before the Secret has it"
-    session.feed(m.Published())
+    session.feed(Published())
     assert session.told == (MachineState.SHOWING_QR, Reason.QR_AVAILABLE)
     session.now += 60
     session.feed(wire.QRCode("qr2", "png2"))
-    assert session.done(m.Publish) == [m.Publish(session.now + 20.0, qr="qr2", png="png2")]
+    assert session.done(Publish) == [Publish(session.now + 20.0, qr="qr2", png="png2")]
     session.now += 8
     session.scan()
-    assert session.done(m.Conceal) == [m.Conceal()]
+    assert session.done(Conceal) == [Conceal()]
     assert session.told == (MachineState.AUTHENTICATING, Reason.CONNECTING)
     session.feed(wire.PairingEnded("success"), wire.Disconnected())
     session.now += 1.5
@@ -155,12 +182,12 @@ def test_happy_path_by_qr() -> None:
 def test_happy_path_by_code() -> None:
     desired = Desired(phone=PHONE, pairing=PairingSpec(PairingMethod.PAIRING_CODE))
     session = Session(desired)
-    assert session.done(m.StartWorker) == [m.StartWorker("Chrome (Linux)", "15551230001")]
+    assert session.done(StartWorker) == [StartWorker("Chrome (Linux)", "15551230001")]
     session.feed(wire.QRCode("", ""))
     assert session.commands == []
     session.feed(wire.PairingCode("ABCD-EFGH"))
-    assert session.done(m.Publish) == [m.Publish(session.now + 160.0, code="ABCD-EFGH")]
-    session.feed(m.Published())
+    assert session.done(Publish) == [Publish(session.now + 160.0, code="ABCD-EFGH")]
+    session.feed(Published())
     assert session.told == (MachineState.SHOWING_CODE, Reason.CODE_AVAILABLE)
     session.feed(wire.QRCode("", ""))
     assert session.commands == []
@@ -171,7 +198,7 @@ def test_happy_path_by_code() -> None:
 
 def test_logs_in_with_the_credentials_of_the_volume() -> None:
     session = Session(None, LINKED)
-    assert session.done(m.StartWorker) == [m.StartWorker("Chrome (Linux)", None)]
+    assert session.done(StartWorker) == [StartWorker("Chrome (Linux)", None)]
     assert session.told == (MachineState.CONNECTING, Reason.CONNECTING)
     session.feed(CONNECTED)
     assert session.told == (MachineState.CONNECTED, Reason.CONNECTED)
@@ -200,7 +227,7 @@ def test_attempts_are_exhausted_and_a_relink_begins_anew() -> None:
     assert session.told == (MachineState.HELD, Reason.ATTEMPTS_EXHAUSTED)
     assert [entry.reason for entry in session.state.journal.history] == [Reason.EXPIRED, Reason.EXPIRED]
     assert session.after(100_000) == []
-    session.feed(m.DesiredChanged(Desired(pairing=PairingSpec(attempts=2), relink_request_id="r")))
+    session.feed(DesiredChanged(Desired(pairing=PairingSpec(attempts=2), relink_request_id="r")))
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
     assert session.state.journal.attempts_used == 0
@@ -210,7 +237,7 @@ def test_more_attempts_end_the_exhaustion() -> None:
     session = showing(Desired(pairing=PairingSpec(attempts=1)))
     session.after(LIMITS.window + LIMITS.window_grace)
     assert session.told == (MachineState.HELD, Reason.ATTEMPTS_EXHAUSTED)
-    session.feed(m.DesiredChanged(Desired(pairing=PairingSpec(attempts=2))))
+    session.feed(DesiredChanged(Desired(pairing=PairingSpec(attempts=2))))
     assert session.at(Phase.REQUESTING)
 
 
@@ -226,7 +253,7 @@ def test_a_window_cut_short_by_the_network_does_not_count() -> None:
     session.now += 10
     session.feed(wire.PairingEnded("timeout"))
     assert session.state.journal.attempts_used == 0
-    assert session.done(m.Conceal) == [m.Conceal()]
+    assert session.done(Conceal) == [Conceal()]
     assert session.told == (MachineState.CONNECTING, Reason.CONNECT_FAILURE)
     session.after(1.0)
     assert session.at(Phase.REQUESTING)
@@ -255,7 +282,7 @@ def test_pairing_codes_are_limited() -> None:
         session.feed(wire.QRCode("", ""), wire.PairingCodeRefused("rate_limited", ""))
         session.after(0.0)
         assert session.told == (MachineState.HELD, Reason.RATE_LIMITED)
-        assert m.next_deadline(session.state) == session.now + seconds
+        assert machine.next_deadline(session.state) == session.now + seconds
         session.after(seconds)
         assert session.at(Phase.REQUESTING)
 
@@ -264,7 +291,7 @@ def test_no_code_within_its_time_is_tried_again() -> None:
     session = Session(Desired(phone=PHONE, pairing=PairingSpec(PairingMethod.PAIRING_CODE)))
     session.feed(wire.QRCode("", ""))
     for wait in (1.0, 2.0, 4.0):
-        assert m.KillWorker() in session.after(LIMITS.code)
+        assert KillWorker() in session.after(LIMITS.code)
         assert session.at(Phase.IDLE)
         session.after(wait)
         assert session.at(Phase.REQUESTING)
@@ -275,30 +302,30 @@ def test_a_code_without_a_phone_is_an_invalid_spec() -> None:
     session = Session(Desired(pairing=PairingSpec(PairingMethod.PAIRING_CODE)))
     session.after(0.0)
     assert session.told == (MachineState.HELD, Reason.INVALID_SPEC)
-    session.feed(m.DesiredChanged(Desired(phone=PHONE, pairing=PairingSpec(PairingMethod.PAIRING_CODE))))
+    session.feed(DesiredChanged(Desired(phone=PHONE, pairing=PairingSpec(PairingMethod.PAIRING_CODE))))
     assert session.at(Phase.REQUESTING)
 
 
 def test_relink_of_a_connected_session_logs_out_wipes_and_pairs_anew() -> None:
     session = paired()
-    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
-    assert session.commands == [m.Save(session.state.journal), m.LogOut()]
+    session.feed(DesiredChanged(Desired(relink_request_id="r1")))
+    assert session.commands == [Save(session.state.journal), LogOut()]
     assert session.state.journal.removal == Removal(Cause.RELINK, session.now + LIMITS.removal, request_id="r1")
     session.feed(wire.LogoutDone(""))
-    assert [type(command) for command in session.commands][:3] == [m.Save, m.KillWorker, m.Wipe]
+    assert [type(command) for command in session.commands][:3] == [Save, KillWorker, Wipe]
     assert session.state.journal.relink_request_id == "r1"
     assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
-    assert session.feed(m.DesiredChanged(Desired(relink_request_id="r1"))) == []
+    assert session.feed(DesiredChanged(Desired(relink_request_id="r1"))) == []
 
 
 @pytest.mark.parametrize("seconds", [0.0, 59.9])
 def test_relink_is_absorbed_by_a_fresh_qr(seconds: float) -> None:
     session = showing()
     session.now += seconds
-    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
-    assert session.commands == [m.Save(session.state.journal)]
+    session.feed(DesiredChanged(Desired(relink_request_id="r1")))
+    assert session.commands == [Save(session.state.journal)]
     assert session.state.journal.relink_outcome is RelinkOutcome.ABSORBED
     assert session.at(Phase.SHOWING)
 
@@ -313,7 +340,7 @@ def test_relink_is_absorbed_by_a_fresh_qr(seconds: float) -> None:
 def test_relink_is_not_absorbed_by_an_older_or_another_window(seconds: float, desired: Desired) -> None:
     session = showing()
     session.now += seconds
-    session.feed(m.DesiredChanged(desired))
+    session.feed(DesiredChanged(desired))
     session.after(0.0)
     assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
     assert session.at(Phase.REQUESTING)
@@ -321,7 +348,7 @@ def test_relink_is_not_absorbed_by_an_older_or_another_window(seconds: float, de
 
 def test_relink_without_a_server_wipes_in_time_and_has_failed() -> None:
     session = Session(Desired(relink_request_id="r1"), LINKED, Journal(registered_at=START - 60))
-    assert session.done(m.StartWorker), "it connects to log out"
+    assert session.done(StartWorker), "it connects to log out"
     session.feed(wire.ConnectEnded("network", 0, ""))
     session.after(LIMITS.removal)
     assert session.state.journal.relink_request_id == "r1"
@@ -332,16 +359,16 @@ def test_relink_without_a_server_wipes_in_time_and_has_failed() -> None:
 
 def test_relink_whose_log_out_is_refused_has_failed() -> None:
     session = paired()
-    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")), wire.LogoutDone("timeout"))
+    session.feed(DesiredChanged(Desired(relink_request_id="r1")), wire.LogoutDone("timeout"))
     assert session.state.journal.relink_outcome is RelinkOutcome.FAILED
 
 
 def test_a_failed_relink_is_known_as_such_after_a_crash_in_its_wipe() -> None:
     session = paired()
-    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
-    moment = m.Moment(session.now + LIMITS.removal, 0.0, "t")
-    _, (save, *_) = m.step(session.state, m.Tick(), moment)
-    assert isinstance(save, m.Save)
+    session.feed(DesiredChanged(Desired(relink_request_id="r1")))
+    moment = Moment(session.now + LIMITS.removal, 0.0, "t")
+    _, (save, *_) = machine.step(session.state, Tick(), moment)
+    assert isinstance(save, Save)
     again = Session(Desired(relink_request_id="r1"), Credentials(), save.journal)
     assert again.state.journal.relink_outcome is RelinkOutcome.FAILED
 
@@ -354,11 +381,11 @@ def test_relink_of_a_device_that_the_server_knows_no_longer_is_complete() -> Non
 
 @pytest.mark.parametrize("desired_first", [False, True])
 def test_good_credentials_outlive_the_loss_of_the_journal(desired_first: bool) -> None:
-    state, _ = m.begin()
-    events: list[m.Event] = [m.Opened(Journal(), LINKED), m.DesiredChanged(Desired(relink_request_id="r1"))]
+    state, _ = machine.begin()
+    events: list[Event] = [Opened(Journal(), LINKED), DesiredChanged(Desired(relink_request_id="r1"))]
     for event in reversed(events) if desired_first else events:
-        state, commands = m.step(state, event, m.Moment(START, 0.0, "t"))
-    assert commands == (m.Save(state.journal), m.Inspect())
+        state, commands = machine.step(state, event, Moment(START, 0.0, "t"))
+    assert commands == (Save(state.journal), Inspect())
     assert (state.journal.relink_request_id, state.journal.removal) == ("r1", None)
 
 
@@ -371,7 +398,7 @@ def test_a_relink_asked_for_after_the_loss_of_the_journal_is_done(adopted: str |
     if restart:
         session = Session(later, LINKED, session.saved)
     else:
-        session.feed(m.DesiredChanged(later))
+        session.feed(DesiredChanged(later))
     session.feed(CONNECTED, wire.LogoutDone(""))
     assert session.state.journal.relink_request_id == "r2"
     assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
@@ -388,35 +415,35 @@ def test_a_new_volume_without_good_credentials_does_the_relink(credentials: Cred
 @pytest.mark.parametrize("removed", [False, True])
 def test_relink_goes_on_after_a_crash(removed: bool) -> None:
     session = paired()
-    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
+    session.feed(DesiredChanged(Desired(relink_request_id="r1")))
     again = Session(Desired(relink_request_id="r1"), Credentials() if removed else LINKED, session.saved)
     if not removed:
         assert again.state.phase is Phase.OPENING
         again.feed(CONNECTED)
-        assert again.commands[-1] == m.LogOut()
+        assert again.commands[-1] == LogOut()
         again.feed(wire.LogoutDone(""))
     again.after(0.0)
     assert again.state.journal.relink_request_id == "r1"
     assert again.state.phase is Phase.REQUESTING
     once_more = Session(Desired(relink_request_id="r1"), Credentials(), again.saved)
-    assert once_more.done(m.Wipe) == []
+    assert once_more.done(Wipe) == []
 
 
 def test_unlink_logs_out_wipes_and_stays_idle() -> None:
     session = paired()
-    session.feed(m.DesiredChanged(Desired(unlink=True)))
-    assert session.commands[-1] == m.LogOut()
+    session.feed(DesiredChanged(Desired(unlink=True)))
+    assert session.commands[-1] == LogOut()
     session.feed(wire.LogoutDone(""))
     assert session.told == (MachineState.UNLINKED, Reason.UNLINKED)
     assert session.after(1e6) == []
-    assert session.feed(m.DesiredChanged(Desired(unlink=True, relink_request_id="x"))) == []
+    assert session.feed(DesiredChanged(Desired(unlink=True, relink_request_id="x"))) == []
 
 
 def test_an_unlink_that_is_no_longer_asked_for_ends_in_a_new_pairing() -> None:
     session = paired(Desired(unlink=True))
     session.feed(wire.LogoutDone(""))
     assert session.at(Phase.UNLINKED)
-    session.feed(m.DesiredChanged(Desired()))
+    session.feed(DesiredChanged(Desired()))
     assert session.at(Phase.REQUESTING)
     session.pair()
     assert session.at(Phase.CONNECTED)
@@ -426,7 +453,7 @@ def test_an_unlink_left_on_a_kept_volume_is_dropped() -> None:
     session = Session(Desired(), LINKED, Journal(registered_at=START - 60, removal=Removal(Cause.UNLINK, None)))
     assert session.state.journal.removal is None
     session.feed(CONNECTED)
-    assert session.done(m.LogOut) == []
+    assert session.done(LogOut) == []
     assert session.told == (MachineState.CONNECTED, Reason.CONNECTED)
 
 
@@ -441,7 +468,7 @@ def test_an_unlink_that_waits_for_the_server_is_dropped_when_no_longer_asked_for
     session = paired(Desired(unlink=True))
     session.feed(wire.LogoutDone("timeout"))
     assert session.at(Phase.IDLE)
-    session.feed(m.DesiredChanged(Desired()))
+    session.feed(DesiredChanged(Desired()))
     assert session.at(Phase.OPENING)
     assert session.state.detail == ""
     session.feed(CONNECTED)
@@ -451,7 +478,7 @@ def test_an_unlink_that_waits_for_the_server_is_dropped_when_no_longer_asked_for
 @pytest.mark.parametrize(("error", "phase"), [("", Phase.REQUESTING), ("timeout", Phase.OPENING)])
 def test_a_log_out_on_its_way_is_awaited(error: str, phase: Phase) -> None:
     session = paired(Desired(unlink=True))
-    assert session.feed(m.DesiredChanged(Desired())) == []
+    assert session.feed(DesiredChanged(Desired())) == []
     session.feed(wire.LogoutDone(error))
     session.after(2.0)
     assert session.at(phase)
@@ -459,8 +486,8 @@ def test_a_log_out_on_its_way_is_awaited(error: str, phase: Phase) -> None:
 
 def test_a_relink_that_an_unlink_took_over_is_done_after_all() -> None:
     session = Session(Desired(relink_request_id="r1"), LINKED, Journal(registered_at=START - 60))
-    session.feed(m.DesiredChanged(Desired(relink_request_id="r1", unlink=True)))
-    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
+    session.feed(DesiredChanged(Desired(relink_request_id="r1", unlink=True)))
+    session.feed(DesiredChanged(Desired(relink_request_id="r1")))
     session.feed(CONNECTED, wire.LogoutDone(""))
     assert session.state.journal.relink_request_id == "r1"
     session.after(0.0)
@@ -470,11 +497,11 @@ def test_a_relink_that_an_unlink_took_over_is_done_after_all() -> None:
 def test_unlink_never_wipes_before_the_device_is_logged_out() -> None:
     session = Session(Desired(unlink=True), LINKED)
     for _ in range(20):
-        assert session.done(m.Wipe) == []
+        assert session.done(Wipe) == []
         session.feed(wire.ConnectEnded("network", 0, ""))
         session.after(60)
     session.feed(CONNECTED, wire.LogoutDone("timeout"))
-    assert session.done(m.Wipe) == []
+    assert session.done(Wipe) == []
     session.after(60)
     session.feed(CONNECTED, wire.LogoutDone(""))
     assert session.told == (MachineState.UNLINKED, Reason.UNLINKED)
@@ -482,15 +509,15 @@ def test_unlink_never_wipes_before_the_device_is_logged_out() -> None:
 
 def test_unlink_in_the_middle_of_a_qr() -> None:
     session = showing()
-    session.feed(m.DesiredChanged(Desired(unlink=True)))
-    assert m.Conceal() in session.commands
+    session.feed(DesiredChanged(Desired(unlink=True)))
+    assert Conceal() in session.commands
     assert session.told == (MachineState.UNLINKED, Reason.UNLINKED)
 
 
 def test_unlink_takes_over_a_relink() -> None:
     session = paired()
-    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
-    session.feed(m.DesiredChanged(Desired(relink_request_id="r1", unlink=True)))
+    session.feed(DesiredChanged(Desired(relink_request_id="r1")))
+    session.feed(DesiredChanged(Desired(relink_request_id="r1", unlink=True)))
     session.feed(wire.LogoutDone(""))
     assert session.told == (MachineState.UNLINKED, Reason.UNLINKED)
 
@@ -500,7 +527,7 @@ def test_another_phone_is_logged_out_and_the_attempt_failed() -> None:
     session.scan(OTHER_JID)
     assert session.state.journal.removal is not None
     session.feed(replace(CONNECTED, jid=OTHER_JID))
-    assert session.commands[-1] == m.LogOut()
+    assert session.commands[-1] == LogOut()
     assert session.told == (MachineState.CONNECTING, Reason.PHONE_MISMATCH)
     session.feed(wire.LogoutDone(""))
     session.after(0.0)
@@ -511,8 +538,8 @@ def test_another_phone_is_logged_out_and_the_attempt_failed() -> None:
 
 def test_a_change_of_the_phone_pairs_anew_without_a_failed_attempt() -> None:
     session = paired(Desired(phone=PHONE))
-    session.feed(m.DesiredChanged(Desired(phone="+15551230009")))
-    assert session.commands[-1] == m.LogOut()
+    session.feed(DesiredChanged(Desired(phone="+15551230009")))
+    assert session.commands[-1] == LogOut()
     session.feed(wire.LogoutDone(""))
     session.after(0.0)
     assert session.state.journal.failed == 0
@@ -530,7 +557,7 @@ def test_two_spellings_of_an_account_are_one_phone(declared: str, linked: str) -
     session.feed(replace(CONNECTED, jid=jid))
     session.after(LIMITS.stable)
     assert session.at(Phase.CONNECTED)
-    session.feed(m.DesiredChanged(Desired(phone=declared, rejected_phone=declared)))
+    session.feed(DesiredChanged(Desired(phone=declared, rejected_phone=declared)))
     assert session.state.journal.removal is not None
     assert session.state.journal.removal.cause is Cause.PHONE_REJECTED
 
@@ -538,12 +565,12 @@ def test_two_spellings_of_an_account_are_one_phone(declared: str, linked: str) -
 class KeptVolume(Session):
     """A session whose volume was kept from an earlier object."""
 
-    def open(self, desired: Desired | None, credentials: Credentials, journal: Journal) -> list[m.Command]:
+    def open(self, desired: Desired | None, credentials: Credentials, journal: Journal) -> list[Command]:
         self.credentials, self.saved = credentials, journal
-        self.state, _ = m.begin()
+        self.state, _ = machine.begin()
         if desired is not None:
-            self.feed(m.DesiredChanged(desired))
-        return self.feed(m.Opened(journal, credentials, kept=True))
+            self.feed(DesiredChanged(desired))
+        return self.feed(Opened(journal, credentials, kept=True))
 
 
 KEPT_JOURNAL = Journal(
@@ -563,12 +590,12 @@ def test_a_kept_volume_with_another_phone_is_left_alone_until_the_phone_fits() -
     desired = Desired(phone="+15551230009", relink_request_id="new", rejected_phone=PHONE, unlink=True, expire=True)
     assert session.open(desired, LINKED, KEPT_JOURNAL) == []
     assert session.told == (MachineState.FAILED, Reason.VOLUME_FOREIGN)
-    assert session.after(LIMITS.volume_retry) == [m.OpenVolume()]
-    assert session.feed(m.Opened(KEPT_JOURNAL, LINKED, kept=True)) == []
-    session.feed(m.DesiredChanged(Desired(phone=PHONE)))
-    assert session.after(0.0) == [m.OpenVolume()], "at once"
-    session.feed(m.Opened(KEPT_JOURNAL, LINKED, kept=True))
-    assert m.Stamp() in session.commands
+    assert session.after(LIMITS.volume_retry) == [OpenVolume()]
+    assert session.feed(Opened(KEPT_JOURNAL, LINKED, kept=True)) == []
+    session.feed(DesiredChanged(Desired(phone=PHONE)))
+    assert session.after(0.0) == [OpenVolume()], "at once"
+    session.feed(Opened(KEPT_JOURNAL, LINKED, kept=True))
+    assert Stamp() in session.commands
     assert session.at(Phase.OPENING)
     assert session.credentials.present
 
@@ -587,8 +614,8 @@ def test_a_kept_volume_that_fits_is_taken_without_what_was_asked_of_it(
 ) -> None:
     session = KeptVolume()
     session.open(Desired(phone=phone), credentials, KEPT_JOURNAL)
-    assert m.Stamp() in session.commands
-    assert session.done(m.Wipe) == []
+    assert Stamp() in session.commands
+    assert session.done(Wipe) == []
     assert session.state.phase in (Phase.OPENING, Phase.REQUESTING)
     journal = session.saved
     assert (journal.seq, journal.attempts_used, journal.hold, journal.removal) == (3, 0, None, None)
@@ -598,30 +625,30 @@ def test_whose_a_kept_volume_is_shows_only_with_what_is_asked_for() -> None:
     session = KeptVolume()
     assert session.open(None, Credentials(present=True, valid=False), KEPT_JOURNAL) == []
     assert session.at(Phase.BOOTING)
-    session.feed(m.DesiredChanged(Desired()))
-    assert session.after(0.0) == [m.OpenVolume()]
+    session.feed(DesiredChanged(Desired()))
+    assert session.after(0.0) == [OpenVolume()]
 
 
 def test_removing_the_phone_wipes_nothing() -> None:
     session = paired(Desired(phone=PHONE))
-    assert session.feed(m.DesiredChanged(Desired())) == []
+    assert session.feed(DesiredChanged(Desired())) == []
 
 
 def test_a_rejected_phone_is_held_until_it_is_asked_anew() -> None:
     session = paired()
-    session.feed(m.DesiredChanged(Desired(rejected_phone=PHONE)))
+    session.feed(DesiredChanged(Desired(rejected_phone=PHONE)))
     session.feed(wire.LogoutDone(""))
     session.after(0.0)
     assert session.told == (MachineState.HELD, Reason.PHONE_CLAIM_CONFLICT)
     assert session.after(1e6) == []
-    session.feed(m.DesiredChanged(Desired(rejected_phone=PHONE, relink_request_id="r1")))
+    session.feed(DesiredChanged(Desired(rejected_phone=PHONE, relink_request_id="r1")))
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
 
 
 def test_a_rejection_that_was_cut_short_after_the_wipe_is_finished() -> None:
     session = paired()
-    session.feed(m.DesiredChanged(Desired(rejected_phone=PHONE)))
+    session.feed(DesiredChanged(Desired(rejected_phone=PHONE)))
     again = Session(Desired(rejected_phone=PHONE), Credentials(), session.saved)
     assert again.told == (MachineState.HELD, Reason.PHONE_CLAIM_CONFLICT)
 
@@ -631,7 +658,7 @@ def test_a_removal_that_is_no_longer_asked_for_costs_nothing(asked: Desired) -> 
     """The number was mistyped, and the server could not be told yet."""
     session = Session(asked, LINKED, Journal(registered_at=START - 60))
     assert session.state.journal.removal is not None
-    session.feed(m.DesiredChanged(Desired(phone=PHONE)))
+    session.feed(DesiredChanged(Desired(phone=PHONE)))
     session.feed(CONNECTED)
     session.after(LIMITS.removal)
     assert session.at(Phase.CONNECTED)
@@ -641,7 +668,7 @@ def test_a_removal_that_is_no_longer_asked_for_costs_nothing(asked: Desired) -> 
 def test_rejection_is_lifted_by_a_document_without_it() -> None:
     session = paired(Desired(rejected_phone=PHONE))
     session.feed(wire.LogoutDone(""))
-    session.feed(m.DesiredChanged(Desired()))
+    session.feed(DesiredChanged(Desired()))
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
 
@@ -651,12 +678,12 @@ def test_logged_out_offers_one_pairing_then_waits_longer_and_longer() -> None:
     waits: list[float] = []
     for _ in range(10):
         session.feed(wire.LoggedOut(main_device_gone=False))
-        assert m.Wipe() in session.commands
+        assert Wipe() in session.commands
         before = session.now
         session.after(0.0)
         while session.state.phase is not Phase.REQUESTING:
             assert session.told == (MachineState.HELD, Reason.LOGGED_OUT)
-            due = m.next_deadline(session.state)
+            due = machine.next_deadline(session.state)
             assert due is not None
             session.after(due - session.now)
         waits.append(session.now - before)
@@ -670,7 +697,7 @@ def test_logged_out_is_held_where_asked_for() -> None:
     session.feed(wire.LoggedOut(main_device_gone=True))
     session.after(1e6)
     assert session.told == (MachineState.HELD, Reason.MAIN_DEVICE_GONE)
-    session.feed(m.DesiredChanged(Desired(relink_on_logout=False, relink_request_id="r")))
+    session.feed(DesiredChanged(Desired(relink_on_logout=False, relink_request_id="r")))
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
 
@@ -695,14 +722,14 @@ def test_the_volume_knows_to_the_day_how_long_a_connection_has_lasted() -> None:
     session = paired()
     before = session.state
     commands = session.after(100 * 86_400.0 - 1.0)
-    assert commands == [m.Save(replace(before.journal, last_used_at=START + day * 86_400.0)) for day in range(1, 100)]
+    assert commands == [Save(replace(before.journal, last_used_at=START + day * 86_400.0)) for day in range(1, 100)]
     assert replace(session.state, journal=before.journal) == before
 
 
 def test_no_login_after_the_scan_restarts_and_at_last_pairs_anew() -> None:
     session = showing()
     session.scan()
-    assert m.KillWorker() in session.after(LIMITS.login)
+    assert KillWorker() in session.after(LIMITS.login)
     for _ in range(LIMITS.logins):
         session.after(2.0)
         assert session.at(Phase.AUTHENTICATING)
@@ -746,16 +773,16 @@ def test_a_login_that_the_server_has_let_in_gets_its_time(scanned: bool) -> None
     session.now += 5.0
     session.feed(wire.Pong(1, connected=True, logged_in=True))
     until = session.now + LIMITS.sync
-    assert m.next_deadline(session.state) == until
+    assert machine.next_deadline(session.state) == until
     assert session.after(LIMITS.sync - 5.0) == []
     session.feed(wire.Pong(2, connected=True, logged_in=True))
-    assert m.next_deadline(session.state) == until, "once"
+    assert machine.next_deadline(session.state) == until, "once"
     session.after(5.0)
     assert session.at(Phase.IDLE)
     session.after(2.0)
     assert session.at(phase)
     assert session.state.journal.attempt is None or session.state.journal.attempt.logins == 0
-    assert m.next_deadline(session.state) == session.state.worker_since + LIMITS.connect  # type: ignore[operator]
+    assert machine.next_deadline(session.state) == session.state.worker_since + LIMITS.connect  # type: ignore[operator]
 
 
 def test_a_crash_between_scan_and_commit_is_a_failed_attempt() -> None:
@@ -773,7 +800,7 @@ def test_a_scan_that_the_worker_could_not_tell_of_is_counted(crash: bool) -> Non
     if crash:
         session = Session(None, LINKED, session.saved)
     else:
-        session.feed(m.WorkerExited())
+        session.feed(WorkerExited())
     session.feed(CONNECTED)
     session.after(LIMITS.stable)
     assert [entry.reason for entry in session.state.journal.history] == [Reason.PAIRED]
@@ -785,7 +812,7 @@ def test_a_logout_that_the_worker_could_not_tell_of_is_one(stable: bool) -> None
     session.pair()
     session.after(LIMITS.stable + 1.0 if stable else 12.0)
     session.credentials = Credentials()
-    session.feed(m.WorkerExited())
+    session.feed(WorkerExited())
     assert session.told == (MachineState.HELD, Reason.LOGGED_OUT)
     reasons = [entry.reason for entry in session.state.journal.history]
     assert reasons == [Reason.PAIRED if stable else Reason.LOGGED_OUT]
@@ -797,7 +824,7 @@ def test_a_crash_while_a_qr_shows_clears_it_and_counts_nothing() -> None:
     again = Session(None, Credentials(), session.saved)
     assert again.state.journal.attempt is None
     assert again.state.journal.attempts_used == 0
-    assert m.Conceal() in again.commands
+    assert Conceal() in again.commands
 
 
 def test_disconnect_is_mended_by_the_library_or_by_a_new_worker() -> None:
@@ -808,7 +835,7 @@ def test_disconnect_is_mended_by_the_library_or_by_a_new_worker() -> None:
     assert session.told == (MachineState.CONNECTED, Reason.CONNECTED)
     session.feed(wire.Disconnected())
     commands = session.after(LIMITS.reconnect)
-    assert m.KillWorker() in commands
+    assert KillWorker() in commands
     assert session.at(Phase.OPENING)
     assert session.state.journal.disconnects == 2
 
@@ -875,7 +902,7 @@ def test_a_qr_that_does_not_come_over_an_open_connection_is_asked_for_again() ->
         session.feed(wire.Pong(2, connected=False, logged_in=False, silence=1.0))
         assert session.after(LIMITS.code - 1.0) == []
         session.feed(wire.Pong(3, connected=False, logged_in=False, silence=20.0))
-        assert m.KillWorker() in session.after(1.0)
+        assert KillWorker() in session.after(1.0)
         waits.append((session.state.deadline or 0.0) - session.now)
         session.after(waits[-1])
         assert session.at(Phase.REQUESTING)
@@ -886,14 +913,14 @@ def test_a_worker_that_dies_is_restarted_at_once_then_with_backoff() -> None:
     session = paired()
     waits = []
     for _ in range(9):
-        session.feed(m.WorkerExited())
+        session.feed(WorkerExited())
         waits.append((session.state.deadline or 0.0) - session.now if session.state.phase is Phase.IDLE else 0.0)
         session.after(waits[-1])
         assert session.at(Phase.OPENING)
     assert waits == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     session.feed(CONNECTED)
     session.now += LIMITS.calm
-    session.feed(m.WorkerExited())
+    session.feed(WorkerExited())
     assert session.at(Phase.OPENING)
 
 
@@ -904,7 +931,7 @@ def test_failed_dials_are_retried_for_ever() -> None:
         session.feed(wire.ConnectEnded("proxy", 403, "Forbidden"))
         assert session.told == (MachineState.CONNECTING, Reason.PROXY_FAILED)
         assert "403" in session.state.detail
-        due = m.next_deadline(session.state)
+        due = machine.next_deadline(session.state)
         assert due is not None
         waits.append(due - session.now)
         session.after(waits[-1])
@@ -913,7 +940,7 @@ def test_failed_dials_are_retried_for_ever() -> None:
 
 def test_a_silent_connect_is_ended() -> None:
     for session in (Session(), Session(None, LINKED)):
-        assert m.KillWorker() in session.after(LIMITS.connect)
+        assert KillWorker() in session.after(LIMITS.connect)
         assert session.at(Phase.IDLE)
 
 
@@ -932,7 +959,7 @@ def test_holds_keep_the_credentials_and_end_by_themselves(
         session.feed(event)
         session.after(0.0)
         assert session.told == (MachineState.HELD, reason)
-        assert m.next_deadline(session.state) == session.now + seconds
+        assert machine.next_deadline(session.state) == session.now + seconds
         assert session.after(seconds - 1) == []
         session.after(1)
         assert session.at(Phase.OPENING)
@@ -954,7 +981,7 @@ def test_a_replaced_stream_is_not_fought_over() -> None:
     for _ in range(3):
         session.feed(wire.StreamReplaced())
         session.after(0.0)
-        due = m.next_deadline(session.state)
+        due = machine.next_deadline(session.state)
         assert due is not None
         waits.append(due - session.now)
         session.after(waits[-1])
@@ -968,17 +995,17 @@ def test_a_replaced_stream_is_not_fought_over() -> None:
 @pytest.mark.parametrize("reason", [Reason.VOLUME_FULL, Reason.VOLUME_READ_ONLY, Reason.VOLUME_FOREIGN])
 def test_a_bad_volume_ends_the_worker_and_is_tried_again(reason: Reason) -> None:
     session = paired()
-    session.feed(m.VolumeFailed(reason))
-    assert session.commands == [m.KillWorker()]
+    session.feed(VolumeFailed(reason))
+    assert session.commands == [KillWorker()]
     assert session.told == (MachineState.FAILED, reason)
-    assert session.after(LIMITS.volume_retry) == [m.OpenVolume()]
-    session.feed(m.Opened(session.saved, LINKED))
+    assert session.after(LIMITS.volume_retry) == [OpenVolume()]
+    session.feed(Opened(session.saved, LINKED))
     assert session.at(Phase.OPENING)
 
 
 def test_corrupt_credentials_are_moved_aside_and_paired_anew() -> None:
     session = Session(None, Credentials(present=True, valid=False))
-    assert m.MoveAside() in session.commands
+    assert MoveAside() in session.commands
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
     assert session.state.corrupt
@@ -999,11 +1026,11 @@ def test_corruption_fails_an_attempt_only_if_there_was_a_scan(scanned: bool) -> 
 
 def test_a_missing_secret_is_told_and_mended() -> None:
     session = Session()
-    session.feed(wire.QRCode("qr", "png"), m.PublishFailed(404))
+    session.feed(wire.QRCode("qr", "png"), PublishFailed(404))
     assert session.told == (MachineState.CONNECTING, Reason.CONFIG_MISSING)
-    session.feed(m.Published())
+    session.feed(Published())
     assert session.told == (MachineState.SHOWING_QR, Reason.QR_AVAILABLE)
-    session.feed(m.PublishFailed(500))
+    session.feed(PublishFailed(500))
     assert session.told == (MachineState.SHOWING_QR, Reason.QR_AVAILABLE)
 
 
@@ -1011,9 +1038,9 @@ def test_a_secret_deleted_in_a_window_is_told_and_mended() -> None:
     session = showing()
     for _ in range(2):
         session.now += LIMITS.next_qr
-        session.feed(wire.QRCode("next", "png"), m.PublishFailed(404))
+        session.feed(wire.QRCode("next", "png"), PublishFailed(404))
         assert session.told == (MachineState.CONNECTING, Reason.CONFIG_MISSING)
-    session.feed(m.Published())
+    session.feed(Published())
     assert session.told == (MachineState.SHOWING_QR, Reason.QR_AVAILABLE)
     assert session.state.detail == ""
     assert session.at(Phase.SHOWING)
@@ -1021,9 +1048,9 @@ def test_a_secret_deleted_in_a_window_is_told_and_mended() -> None:
 
 def test_a_worker_death_in_a_window_does_not_count() -> None:
     session = showing()
-    session.feed(m.WorkerExited())
+    session.feed(WorkerExited())
     assert session.state.journal.attempts_used == 0
-    assert m.Conceal() in session.commands
+    assert Conceal() in session.commands
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
 
@@ -1040,9 +1067,9 @@ def test_history_keeps_the_last_ten() -> None:
 def test_backoff_is_bounded_and_jittered() -> None:
     for failures in range(2000):
         for jitter in (0.0, 0.5, 0.999):
-            wait = m.backoff(failures, jitter, first=1.0, cap=60.0)
+            wait = machine.backoff(failures, jitter, first=1.0, cap=60.0)
             assert 0.8 <= wait <= 60.0
-    assert m.backoff(10, 0.999, first=1.0, cap=60.0) < m.backoff(10, 0.0, first=1.0, cap=60.0)
+    assert machine.backoff(10, 0.999, first=1.0, cap=60.0) < machine.backoff(10, 0.0, first=1.0, cap=60.0)
 
 
 def test_a_hold_for_a_spec_ends_with_another_image_or_spec() -> None:
@@ -1054,14 +1081,14 @@ def test_a_hold_for_a_spec_ends_with_another_image_or_spec() -> None:
 def test_an_expiry_logs_out_wipes_and_rests() -> None:
     session = paired(Desired(expire=True))
     assert session.told == (MachineState.CONNECTING, Reason.EXPIRED)
-    assert session.done(m.LogOut) == [m.LogOut()]
+    assert session.done(LogOut) == [LogOut()]
     session.feed(wire.LogoutDone(""))
     session.after(1e6)
     assert not session.credentials.present
     assert session.told == (MachineState.HELD, Reason.EXPIRED)
     again = Session(Desired(expire=True), Credentials(), session.saved)
     assert again.told == (MachineState.HELD, Reason.EXPIRED)
-    again.feed(m.DesiredChanged(Desired()))
+    again.feed(DesiredChanged(Desired()))
     again.after(0.0)
     assert again.at(Phase.REQUESTING)
     assert not again.state.journal.expired
@@ -1069,11 +1096,11 @@ def test_an_expiry_logs_out_wipes_and_rests() -> None:
 
 def test_an_expiry_does_not_wait_for_ever_for_a_server_that_is_away() -> None:
     session = Session(Desired(expire=True, relink_on_logout=False), LINKED, Journal(registered_at=START - 60))
-    assert m.Wipe() not in session.after(LIMITS.expiry - 1.0)
+    assert Wipe() not in session.after(LIMITS.expiry - 1.0)
     session.after(1.0)
     assert session.told == (MachineState.HELD, Reason.EXPIRED)
     assert not session.credentials.present
-    session.feed(m.DesiredChanged(Desired(relink_on_logout=False)))
+    session.feed(DesiredChanged(Desired(relink_on_logout=False)))
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
 
@@ -1083,7 +1110,7 @@ def test_an_expiry_tries_again_to_log_out() -> None:
     session.feed(wire.LogoutDone("timeout"))
     session.after(2.0)
     session.feed(CONNECTED)
-    assert session.done(m.LogOut) == [m.LogOut()]
+    assert session.done(LogOut) == [LogOut()]
     session.feed(wire.LogoutDone(""))
     assert session.told == (MachineState.HELD, Reason.EXPIRED)
     assert not session.state.left_behind
@@ -1097,9 +1124,9 @@ def test_an_expiry_has_its_time_after_a_clock_that_was_set_back_too() -> None:
 
 def test_an_expiry_of_what_is_not_paired_wipes_nothing() -> None:
     for session in (Session(Desired(expire=True)), showing()):
-        session.feed(m.DesiredChanged(Desired(expire=True)))
+        session.feed(DesiredChanged(Desired(expire=True)))
         assert session.told == (MachineState.HELD, Reason.EXPIRED)
-        assert session.done(m.Wipe) == []
+        assert session.done(Wipe) == []
         assert session.state.shown is None
     corrupt = Session(Desired(expire=True), Credentials(present=True, valid=False))
     assert corrupt.told == (MachineState.HELD, Reason.EXPIRED)
@@ -1108,7 +1135,7 @@ def test_an_expiry_of_what_is_not_paired_wipes_nothing() -> None:
 
 def test_an_expiry_is_over_with_a_new_relink_and_not_asked_for_again() -> None:
     session = paired(Desired(expire=True))
-    session.feed(wire.LogoutDone(""), m.DesiredChanged(Desired(expire=True, relink_request_id="r1")))
+    session.feed(wire.LogoutDone(""), DesiredChanged(Desired(expire=True, relink_request_id="r1")))
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
     session.pair()
@@ -1119,7 +1146,7 @@ def test_an_expiry_is_over_with_a_new_relink_and_not_asked_for_again() -> None:
 
 def test_an_expiry_that_is_taken_back_in_time_costs_nothing() -> None:
     session = Session(Desired(expire=True), LINKED, Journal(registered_at=START - 60))
-    session.feed(m.DesiredChanged(Desired()))
+    session.feed(DesiredChanged(Desired()))
     assert session.state.journal.removal is None
     session.feed(CONNECTED)
     assert session.at(Phase.CONNECTED)
@@ -1156,7 +1183,7 @@ def test_a_passkey_stops_the_round(status: str) -> None:
     session.after(1e6)
     assert session.told == (MachineState.HELD, Reason.PASSKEY_REQUIRED)
     assert session.state.journal.failed == 1
-    session.feed(m.DesiredChanged(Desired(relink_request_id="r1")))
+    session.feed(DesiredChanged(Desired(relink_request_id="r1")))
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
 
@@ -1187,7 +1214,7 @@ def test_an_unusable_phone_is_named() -> None:
     session.after(0.0)
     assert session.told == (MachineState.HELD, Reason.INVALID_SPEC)
     assert "spec.phone is required" in session.state.detail
-    session.feed(m.DesiredChanged(Desired(phone=PHONE, pairing=by_code)))
+    session.feed(DesiredChanged(Desired(phone=PHONE, pairing=by_code)))
     session.after(0.0)
     session.feed(wire.QRCode("", ""), wire.PairingCodeRefused("invalid_phone", ""))
     session.after(0.0)
@@ -1216,7 +1243,7 @@ def test_a_ban_without_an_end_is_waited_for() -> None:
     session.feed(wire.ConnectEnded("ban", 0, ""))
     session.after(0.0)
     assert session.told == (MachineState.HELD, Reason.TEMPORARY_BAN)
-    assert m.next_deadline(session.state) == session.now + LIMITS.ban_of_unknown_kind
+    assert machine.next_deadline(session.state) == session.now + LIMITS.ban_of_unknown_kind
 
 
 def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
@@ -1226,7 +1253,7 @@ def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
     ahead.feed(wire.TemporaryBan(101, 3600))
     session = Session(None, LINKED, ahead.saved)
     assert session.told == (MachineState.HELD, Reason.TEMPORARY_BAN)
-    assert m.next_deadline(session.state) == START + 3600
+    assert machine.next_deadline(session.state) == START + 3600
 
     ahead = showing()
     ahead.now += 3e7
@@ -1253,12 +1280,12 @@ CRASHES: dict[str, Callable[[], Session]] = {
     "showing": showing,
     "connected": paired,
     "reconnecting": lambda: fed(paired(), wire.Disconnected()),
-    "logging out": lambda: fed(paired(), m.DesiredChanged(Desired(unlink=True))),
-    "relinking": lambda: fed(paired(), m.DesiredChanged(Desired(relink_request_id="r1"))),
+    "logging out": lambda: fed(paired(), DesiredChanged(Desired(unlink=True))),
+    "relinking": lambda: fed(paired(), DesiredChanged(Desired(relink_request_id="r1"))),
 }
 
 
-def fed(session: Session, *events: m.Event) -> Session:
+def fed(session: Session, *events: Event) -> Session:
     session.feed(*events)
     return session
 
@@ -1267,15 +1294,15 @@ def fed(session: Session, *events: m.Event) -> Session:
 def test_a_worker_crash_loses_nothing_and_costs_one_step(situation: str) -> None:
     session = CRASHES[situation]()
     before, credentials = session.state, session.credentials
-    assert before.phase in m.WITH_WORKER
-    session.feed(m.WorkerExited())
+    assert before.phase in WITH_WORKER
+    session.feed(WorkerExited())
     after = session.state
     assert session.credentials == credentials
     assert after.failures <= before.failures + 1
     assert (after.journal.seq, after.journal.attempts_used) == (before.journal.seq, before.journal.attempts_used)
     assert after.journal.removal == before.journal.removal
-    assert len(session.done(m.StartWorker)) == 1, "the first is made good at once"
-    session.feed(m.WorkerExited())
+    assert len(session.done(StartWorker)) == 1, "the first is made good at once"
+    session.feed(WorkerExited())
     assert session.at(Phase.IDLE)
     session.after(1.0)
-    assert session.state.phase in m.WITH_WORKER
+    assert session.state.phase in WITH_WORKER

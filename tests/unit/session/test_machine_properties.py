@@ -17,10 +17,34 @@ from tests.unit.controller import builders
 from whatsapp_operator.api.phones import same_account
 from whatsapp_operator.api.reasons import EXPLANATIONS, ConditionType, PairingMethod, Reason
 from whatsapp_operator.controller import conditions
-from whatsapp_operator.session import machine as m
-from whatsapp_operator.session import report, wire
+from whatsapp_operator.session import machine, report, wire
+from whatsapp_operator.session.commands import (
+    Command,
+    Inspect,
+    KillWorker,
+    LogOut,
+    MoveAside,
+    OpenVolume,
+    Save,
+    Stamp,
+    StartWorker,
+    Wipe,
+)
+from whatsapp_operator.session.events import (
+    DesiredChanged,
+    Event,
+    Inspected,
+    Moment,
+    Opened,
+    Published,
+    PublishFailed,
+    Tick,
+    VolumeFailed,
+    Wiped,
+    WorkerExited,
+)
 from whatsapp_operator.session.identity import phone_of
-from whatsapp_operator.session.machine import LIMITS, WITH_LOGIN, WITH_WORKER, Phase
+from whatsapp_operator.session.limits import LIMITS
 from whatsapp_operator.session.model import (
     Credentials,
     Desired,
@@ -29,6 +53,7 @@ from whatsapp_operator.session.model import (
     dump_journal,
     load_journal,
 )
+from whatsapp_operator.session.state import WITH_LOGIN, WITH_WORKER, Phase, State
 
 PHONES: Final = ("+15551230001", "+15551230002")
 LONGEST_WAIT: Final = 25_000.0
@@ -47,7 +72,7 @@ LOSSES: Final = st.one_of(
         st.sampled_from([0, 403]),
         st.just(""),
     ),
-    st.just(m.WorkerExited()),
+    st.just(WorkerExited()),
 )
 """After each of these the connection is no more."""
 
@@ -111,33 +136,33 @@ class SessionMachine(RuleBasedStateMachine):
     def boot(self) -> None:
         self.end_worker()
         self.fuse = None
-        self.state, commands = m.begin()
-        told = m.DesiredChanged(self.desired)
+        self.state, commands = machine.begin()
+        told = DesiredChanged(self.desired)
         pending = deque([*self.execute(list(commands)), told] if self.tokens % 2 else [told])
         if not self.tokens % 2:
             pending.extend(self.execute(list(commands)))
         self.run(pending)
 
-    def happen(self, *events: m.Event) -> None:
+    def happen(self, *events: Event) -> None:
         try:
             self.run(deque(events))
         except Crash:
             self.boot()
 
-    def run(self, pending: deque[m.Event]) -> None:
+    def run(self, pending: deque[Event]) -> None:
         """As the supervisor does it: the answers to all commands of a step come after the events before them."""
         self.sound = False
         while pending:
             event = pending.popleft()
             self.tokens += 1
             before = self.state
-            state, commands = m.step(before, event, m.Moment(self.now, self.jitter, f"token{self.tokens}"))
-            saves = [command for command in commands if isinstance(command, m.Save)]
+            state, commands = machine.step(before, event, Moment(self.now, self.jitter, f"token{self.tokens}"))
+            saves = [command for command in commands if isinstance(command, Save)]
             assert saves == list(commands[: len(saves)])
             if saves and self.fails():
-                if isinstance(event, m.DesiredChanged):
+                if isinstance(event, DesiredChanged):
                     pending.appendleft(event)
-                pending.appendleft(m.VolumeFailed(Reason.VOLUME_FULL))
+                pending.appendleft(VolumeFailed(Reason.VOLUME_FULL))
                 continue
             if saves:
                 self.save(saves[0].journal)
@@ -165,8 +190,8 @@ class SessionMachine(RuleBasedStateMachine):
             self.grounds.discard("relink")
         self.saved = journal
 
-    def execute(self, commands: list[m.Command]) -> list[m.Event]:
-        answers: list[m.Event] = []
+    def execute(self, commands: list[Command]) -> list[Event]:
+        answers: list[Event] = []
         foreign = not self.stamped and self.is_of_another_phone()
         for command in commands:
             if self.fuse is not None:
@@ -174,30 +199,30 @@ class SessionMachine(RuleBasedStateMachine):
                 if self.fuse < 0:
                     raise Crash
             if foreign:
-                assert isinstance(command, m.OpenVolume), "a foreign volume is left alone"
+                assert isinstance(command, OpenVolume), "a foreign volume is left alone"
             match command:
-                case m.OpenVolume() | m.Stamp() | m.Inspect() | m.MoveAside() | m.Wipe() if self.fails():
-                    answers.append(m.VolumeFailed(Reason.VOLUME_READ_ONLY))
-                case m.OpenVolume():
-                    answers.append(m.Opened(self.saved, self.credentials, kept=not self.stamped))
-                case m.Stamp():
+                case OpenVolume() | Stamp() | Inspect() | MoveAside() | Wipe() if self.fails():
+                    answers.append(VolumeFailed(Reason.VOLUME_READ_ONLY))
+                case OpenVolume():
+                    answers.append(Opened(self.saved, self.credentials, kept=not self.stamped))
+                case Stamp():
                     self.stamped = True
-                case m.Inspect():
-                    answers.append(m.Inspected(self.credentials))
-                case m.MoveAside():
+                case Inspect():
+                    answers.append(Inspected(self.credentials))
+                case MoveAside():
                     assert not self.credentials.valid
                     self.forget_device()
-                    answers.append(m.Inspected(self.credentials))
-                case m.Wipe():
+                    answers.append(Inspected(self.credentials))
+                case Wipe():
                     self.wipe()
-                    answers.append(m.Wiped())
-                case m.StartWorker():
+                    answers.append(Wiped())
+                case StartWorker():
                     assert not self.worker, "one worker at a time"
                     self.worker = True
                     self.starts += 1
-                case m.KillWorker():
+                case KillWorker():
                     self.end_worker()
-                case m.LogOut():
+                case LogOut():
                     assert self.worker
                     self.logging_out = True
                 case _:
@@ -243,7 +268,7 @@ class SessionMachine(RuleBasedStateMachine):
         }
         self.grounds |= {ground for ground, holds in asked.items() if holds}
 
-    def check_backoff(self, before: m.State) -> None:
+    def check_backoff(self, before: State) -> None:
         after = self.state
         if after.phase is Phase.IDLE and after.deadline is not None and after.deadline != before.deadline:
             wait = after.deadline - self.now
@@ -301,7 +326,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.credentials = Credentials(True, True, jid, "", "android")
         self.known = self.never_let_in = True
         self.turned_away = self.let_in = False
-        self.happen(wire.Paired(jid, "", "android", "") if told else m.WorkerExited())
+        self.happen(wire.Paired(jid, "", "android", "") if told else WorkerExited())
 
     @rule(named=st.booleans())
     @precondition(lambda self: self.worker and self.credentials.valid and self.known and not self.logging_out)
@@ -324,7 +349,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.logging_out = False
         if done:
             self.forget_device()
-        self.happen(wire.LogoutDone("" if done else "timeout") if told else m.WorkerExited())
+        self.happen(wire.LogoutDone("" if done else "timeout") if told else WorkerExited())
 
     @rule()
     @precondition(lambda self: self.credentials.valid and not self.worker)
@@ -333,18 +358,18 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(status=st.sampled_from([None, 0, 404, 500]))
     def publish(self, status: int | None) -> None:
-        self.happen(m.Published() if status is None else m.PublishFailed(status))
+        self.happen(Published() if status is None else PublishFailed(status))
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0, 30.0, 70.0, 400.0, 30_000.0]), jitter=JITTER)
     def pass_time(self, seconds: float, jitter: float) -> None:
         self.jitter = jitter
         end = self.now + seconds
         for _ in range(4000):
-            due = m.next_deadline(self.state)
+            due = machine.next_deadline(self.state)
             if due is None or due > end:
                 break
             self.now = max(self.now, due)
-            self.happen(m.Tick())
+            self.happen(Tick())
         else:
             raise AssertionError("the machine spins")
         self.now = end
@@ -354,10 +379,10 @@ class SessionMachine(RuleBasedStateMachine):
         """Every worker dies as it starts; how often that is tried is bounded."""
         self.jitter = jitter
         end, before = self.now + seconds, self.starts
-        while (due := m.next_deadline(self.state)) is not None and (self.worker or due <= end):
+        while (due := machine.next_deadline(self.state)) is not None and (self.worker or due <= end):
             self.open = False
             self.now = self.now if self.worker else max(self.now, due)
-            self.happen(m.WorkerExited() if self.worker else m.Tick())
+            self.happen(WorkerExited() if self.worker else Tick())
         self.now = max(end, self.now)
         assert self.starts - before <= 16 + seconds / (0.8 * LIMITS.backoff_cap)
 
@@ -383,7 +408,7 @@ class SessionMachine(RuleBasedStateMachine):
     def wish(self, **changes: Any) -> None:
         self.desired = replace(self.desired, **changes)
         self.look_for_grounds()
-        self.happen(m.DesiredChanged(self.desired))
+        self.happen(DesiredChanged(self.desired))
 
     @rule(jump=st.sampled_from([0.0, 0.0, 0.0, -1e6, 1e6]))
     def crash(self, jump: float) -> None:
@@ -425,7 +450,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(reason=st.sampled_from([Reason.VOLUME_FULL, Reason.VOLUME_READ_ONLY, Reason.CREDENTIALS_CONFLICT]))
     def volume_fails(self, reason: Reason) -> None:
-        self.happen(m.VolumeFailed(reason))
+        self.happen(VolumeFailed(reason))
 
     # What holds at any time.
 
@@ -457,7 +482,7 @@ class SessionMachine(RuleBasedStateMachine):
         if state.phase in (Phase.CONNECTED, Phase.UNLINKED):
             assert state.phase is Phase.CONNECTED or self.desired.unlink
             return
-        waits_for_a_person = m.next_deadline(state) is None
+        waits_for_a_person = machine.next_deadline(state) is None
         assert not waits_for_a_person or state.phase is Phase.HELD
         built = report.build(state, pod_uid=builders.POD_UID, boot_id="b")
         assert None not in (built["machine"], built["reason"], built["message"])
@@ -478,11 +503,11 @@ class SessionMachine(RuleBasedStateMachine):
             self.fair_weather()
             if self.at_rest():
                 break
-            due = m.next_deadline(self.state)
+            due = machine.next_deadline(self.state)
             assert due is not None
             assert due <= end, f"{self.state.phase} lasts too long"
             self.now = max(self.now, due)
-            self.happen(m.Tick())
+            self.happen(Tick())
         else:
             raise AssertionError(f"no end after {self.state.phase}")
         desired, phase = self.desired, self.state.phase
@@ -509,7 +534,7 @@ class SessionMachine(RuleBasedStateMachine):
                 self.login(named=True)
             elif self.state.phase is Phase.REQUESTING:
                 by_code = self.desired.pairing.method is PairingMethod.PAIRING_CODE
-                self.happen(wire.PairingCode("ABCD-EFGH") if by_code else wire.QRCode("qr", "png"), m.Published())
+                self.happen(wire.PairingCode("ABCD-EFGH") if by_code else wire.QRCode("qr", "png"), Published())
             else:
                 return
 
@@ -539,7 +564,7 @@ TestSessionMachine = SessionMachine.TestCase
 FAILURES: Final = st.sampled_from(
     [
         wire.ConnectEnded("network", 0, ""),
-        m.WorkerExited(),
+        WorkerExited(),
         wire.StreamReplaced(),
         wire.ClientOutdated(),
         wire.TemporaryBan(1, 3600),
@@ -555,24 +580,24 @@ def test_no_two_machines_wait_in_step(failures: list[Any], jitters: tuple[float,
     for jitter in jitters:
         jid = f"{PHONES[0][1:]}:1@s.whatsapp.net"
         credentials = Credentials(present=True, valid=True, jid=jid)
-        state, _ = m.begin()
+        state, _ = machine.begin()
         now, found = 1_000_000.0, []
-        pending: deque[m.Event] = deque([m.DesiredChanged(Desired()), m.Opened(Journal(), credentials)])
+        pending: deque[Event] = deque([DesiredChanged(Desired()), Opened(Journal(), credentials)])
         for failure in [None, *failures]:
             if failure is not None:
                 pending.extend([wire.Connected(jid, "", "", "", ""), failure])
             while pending:
-                state, commands = m.step(state, pending.popleft(), m.Moment(now, jitter, "t"))
-                pending.extend(m.Inspected(credentials) for command in commands if isinstance(command, m.Inspect))
+                state, commands = machine.step(state, pending.popleft(), Moment(now, jitter, "t"))
+                pending.extend(Inspected(credentials) for command in commands if isinstance(command, Inspect))
             while failure is not None and state.phase in (Phase.IDLE, Phase.HELD, Phase.RECONNECTING):
-                due = m.next_deadline(state)
+                due = machine.next_deadline(state)
                 assert due is not None
                 found.append(due - now)
                 now = max(now, due)
-                pending.append(m.Tick())
+                pending.append(Tick())
                 while pending:
-                    state, commands = m.step(state, pending.popleft(), m.Moment(now, jitter, "t"))
-                    pending.extend(m.Inspected(credentials) for command in commands if isinstance(command, m.Inspect))
+                    state, commands = machine.step(state, pending.popleft(), Moment(now, jitter, "t"))
+                    pending.extend(Inspected(credentials) for command in commands if isinstance(command, Inspect))
         waits.append(found)
     one, other = ([wait for wait in found if wait > 0.0] for found in waits)
     assert len(one) == len(other)

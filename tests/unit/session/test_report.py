@@ -7,10 +7,11 @@ import pytest
 from tests.unit.session.test_machine import JID, START, Session, paired, showing
 from whatsapp_operator.api.models import SessionReport
 from whatsapp_operator.api.reasons import MachineState, Reason
-from whatsapp_operator.session import machine as m
-from whatsapp_operator.session import report, wire
+from whatsapp_operator.session import machine, report, wire
+from whatsapp_operator.session.commands import Publish
+from whatsapp_operator.session.events import DesiredChanged, VolumeFailed
 from whatsapp_operator.session.kubernetes_api import ApiError
-from whatsapp_operator.session.machine import LIMITS, Publish
+from whatsapp_operator.session.limits import LIMITS
 from whatsapp_operator.session.model import Desired, PairingSpec
 from whatsapp_operator.session.secrets import Publisher, patch_of
 
@@ -76,8 +77,8 @@ def test_fits_the_custom_resource() -> None:
 def test_says_nothing_of_a_volume_that_could_not_be_read() -> None:
     """A session whose volume is held by another process for a moment is not thereby unpaired."""
     session = Session()
-    session.state, _ = m.begin()
-    session.feed(m.VolumeFailed(Reason.CREDENTIALS_CONFLICT))
+    session.state, _ = machine.begin()
+    session.feed(VolumeFailed(Reason.CREDENTIALS_CONFLICT))
     document = built(session)
     assert document["machine"] == "Failed"
     assert set(document["credentials"].values()) == {None}
@@ -86,7 +87,7 @@ def test_says_nothing_of_a_volume_that_could_not_be_read() -> None:
 
 def test_a_volume_that_fails_later_does_not_make_what_was_read_unknown() -> None:
     session = paired()
-    session.feed(m.VolumeFailed(Reason.VOLUME_READ_ONLY))
+    session.feed(VolumeFailed(Reason.VOLUME_READ_ONLY))
     assert built(session)["credentials"]["present"] is True
 
 
@@ -121,14 +122,14 @@ def test_that_a_connection_goes_on_is_no_news_and_known_afterwards() -> None:
     assert before["credentials"]["lastUsedAt"] == report.timestamp(START)
     session.after(10 * 86_400.0)
     assert built(session) == before
-    session.feed(m.VolumeFailed(Reason.VOLUME_FULL))
+    session.feed(VolumeFailed(Reason.VOLUME_FULL))
     assert built(session)["credentials"]["lastUsedAt"] == report.timestamp(START + 10 * 86_400.0)
 
 
 def test_tells_of_a_device_left_on_the_phone_until_another_is_paired() -> None:
     session = paired()
     once = PairingSpec(attempts=1)
-    session.feed(m.DesiredChanged(Desired(pairing=once, relink_request_id="r1")), wire.LogoutDone("timeout"))
+    session.feed(DesiredChanged(Desired(pairing=once, relink_request_id="r1")), wire.LogoutDone("timeout"))
     assert "may still be on the phone's list" in built(session)["message"]
     session.after(0.0)
     session.show()
@@ -138,7 +139,7 @@ def test_tells_of_a_device_left_on_the_phone_until_another_is_paired() -> None:
     session.after(200)
     assert built(session)["reason"] == "AttemptsExhausted"
     assert built(session)["message"] == "", "the reason's own remedy"
-    session.feed(m.DesiredChanged(Desired(pairing=once, relink_request_id="r2")))
+    session.feed(DesiredChanged(Desired(pairing=once, relink_request_id="r2")))
     session.after(0.0)
     assert "may still be on the phone's list" in built(session)["message"]
     session.pair()

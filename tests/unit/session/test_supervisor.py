@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from whatsapp_operator.api.reasons import Reason
-from whatsapp_operator.session import machine as m
 from whatsapp_operator.session.credentials import VolumeError
-from whatsapp_operator.session.machine import Phase
+from whatsapp_operator.session.events import DesiredChanged, Opened
 from whatsapp_operator.session.model import Credentials, Desired, Journal
 from whatsapp_operator.session.settings import Settings
+from whatsapp_operator.session.state import Phase
 from whatsapp_operator.session.supervisor import Supervisor
 
 LINKED = Credentials(present=True, valid=True, jid="15551230001:3@s.whatsapp.net")
@@ -29,14 +29,14 @@ async def test_a_request_that_comes_while_the_volume_is_full_is_not_lost(
             data_dir=tmp_path,
         )
     )
-    supervisor._feed(m.Opened(Journal(registered_at=1.0), LINKED))
+    supervisor._feed(Opened(Journal(registered_at=1.0), LINKED))
 
     def fail(_: Journal) -> None:
         raise VolumeError(Reason.VOLUME_FULL, "full")
 
     with monkeypatch.context() as patch:
         patch.setattr(supervisor._volume, "save", fail)
-        supervisor._feed(m.DesiredChanged(Desired(unlink=True, hash="asked")))
+        supervisor._feed(DesiredChanged(Desired(unlink=True, hash="asked")))
     assert supervisor._state.phase is Phase.FAULTY
     assert supervisor._state.desired is not None
     assert supervisor._state.desired.unlink

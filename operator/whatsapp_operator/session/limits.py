@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from whatsapp_operator.session.model import Cause
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -58,6 +60,10 @@ class Limits:
     """The library cannot tell for how long."""
     rate_limited: float = 300.0
     rate_limited_cap: float = 21_600.0
+
+    def patience(self, cause: Cause) -> float:
+        """How long a removal waits for the log-out at most."""
+        return self.expiry if cause is Cause.EXPIRED else self.removal
 
 
 LIMITS: Final = Limits()

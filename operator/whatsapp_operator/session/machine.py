@@ -44,14 +44,13 @@ from whatsapp_operator.session.events import (
     WorkerExited,
 )
 from whatsapp_operator.session.identity import phone_of
+from whatsapp_operator.session.journal import finished, not_after, taken_over
 from whatsapp_operator.session.limits import LIMITS, Limits
 from whatsapp_operator.session.model import (
-    HISTORY_LENGTH,
     Attempt,
     Cause,
     Credentials,
     Desired,
-    FinishedAttempt,
     Hold,
     Journal,
     PairingSpec,
@@ -117,41 +116,6 @@ _REFUSALS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """What the outcomes of a pairing window mean that are the phone's or the server's doing."""
-
-
-def _patience(cause: Cause, limits: Limits) -> float:
-    """How long a removal waits for the log-out at most."""
-    return limits.expiry if cause is Cause.EXPIRED else limits.removal
-
-
-def _not_after(now: float, journal: Journal, limits: Limits) -> Journal:
-    """The journal as if its past were past: a clock that was ahead has been set back since."""
-
-    def past(moment: float | None) -> float | None:
-        return None if moment is None else min(moment, now)
-
-    attempt, hold, removal = journal.attempt, journal.hold, journal.removal
-    if attempt is not None:
-        attempt = replace(
-            attempt,
-            requested_at=min(attempt.requested_at, now),
-            started_at=min(attempt.started_at, now),
-            scanned_at=past(attempt.scanned_at),
-            connected_at=past(attempt.connected_at),
-        )
-    if hold is not None and hold.until is not None and hold.since > now:
-        hold = Hold(hold.reason, now + (hold.until - hold.since), now)
-    if removal is not None and removal.until is not None:
-        removal = replace(removal, until=min(removal.until, now + _patience(removal.cause, limits)))
-    return replace(
-        journal,
-        attempt=attempt,
-        hold=hold,
-        removal=removal,
-        registered_at=past(journal.registered_at),
-        last_used_at=past(journal.last_used_at),
-        last_connected_at=past(journal.last_connected_at),
-    )
 
 
 class _Transition:
@@ -249,18 +213,9 @@ class _Transition:
         if kept:
             if not self._may_take(credentials):
                 return
-            # What the earlier object was asked for, and what it waited for, is void.
-            hold, removal = journal.hold, journal.removal
-            journal = replace(
-                journal,
-                attempts_used=0,
-                expired=False,
-                hold=hold if hold is not None and hold.until is not None else None,
-                removal=removal if removal is not None and removal.logged_out else None,
-                registered_at=journal.registered_at if credentials.present else None,
-            )
+            journal = taken_over(journal, credentials)
             self.commands.append(Stamp())
-        journal = _not_after(self._moment.now, journal, self._limits)
+        journal = not_after(journal, self._moment.now, self._limits)
         self._set(
             opened=True, was_opened=True, journal=journal, phase=Phase.BOOTING, deadline=None, fault=None, detail=""
         )
@@ -482,33 +437,8 @@ class _Transition:
         self._conceal()
 
     def _finish_attempt(self, reason: Reason, *, succeeded: bool, message: str = "") -> None:
-        """Move the open attempt into the history; a failed one uses up one of the round."""
-        journal, now = self.state.journal, self._moment.now
-        attempt = journal.attempt
-        if attempt is None:
-            return
-        scanned, connected = attempt.scanned_at, attempt.connected_at
-        finished = FinishedAttempt(
-            seq=journal.seq + 1,
-            id=attempt.id,
-            method=attempt.method,
-            started_at=attempt.started_at,
-            finished_at=now,
-            succeeded=succeeded,
-            reason=reason,
-            seconds_to_qr=attempt.started_at - attempt.requested_at,
-            seconds_to_scan=None if scanned is None else scanned - attempt.started_at,
-            seconds_to_connected=None if connected is None or scanned is None else connected - scanned,
-            message=message,
-        )
-        self._journal(
-            attempt=None,
-            seq=journal.seq + 1,
-            succeeded=journal.succeeded + (1 if succeeded else 0),
-            failed=journal.failed + (0 if succeeded else 1),
-            attempts_used=0 if succeeded else journal.attempts_used + 1,
-            history=(*journal.history, finished)[-HISTORY_LENGTH:],
-        )
+        journal = finished(self.state.journal, self._moment.now, reason, succeeded=succeeded, message=message)
+        self._set(journal=journal)
 
     def _fail_attempt(self, reason: Reason, wait: float, message: str = "") -> None:
         """The window failed; the next one, if the round has one left, begins after `wait`."""
@@ -952,7 +882,7 @@ class _Transition:
             self._remove(Cause.PHONE_MISMATCH if fresh else Cause.PHONE_CHANGED)
 
     def _remove(self, cause: Cause, request_id: str | None = None) -> None:
-        until = self._moment.now + _patience(cause, self._limits)
+        until = self._moment.now + self._limits.patience(cause)
         self._journal(removal=Removal(cause, until, request_id=request_id))
 
     def _heed_expiry_taken_back(self) -> None:

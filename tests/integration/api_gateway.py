@@ -1,0 +1,118 @@
+"""An entrance to the API server at which a test can stop, hold up or lose the requests of one client."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import aiohttp
+from aiohttp import web
+
+from tests.apiserver import ApiServer
+from tests.integration.recording_api import make_certificate
+
+_HOP_BY_HOP: Final = frozenset({"connection", "content-length", "host", "keep-alive", "transfer-encoding"})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request: its HTTP method, and its path without the query."""
+
+    method: str
+    path: str
+
+    @property
+    def writes(self) -> bool:
+        return self.method in ("POST", "PUT", "PATCH", "DELETE")
+
+
+class Severed(Exception):  # noqa: N818
+    """The connection is closed without an answer."""
+
+
+Forward = Callable[[], Awaitable[None]]
+"""Passes the call on to the API server; its answer goes to the client when the hook returns."""
+Hook = Callable[[Call, Forward], Awaitable[None]]
+
+
+async def passing(_: Call, forward: Forward) -> None:
+    """The hook that disturbs nothing."""
+    await forward()
+
+
+class Gateway:
+    """HTTPS on a free port of loopback, until the `with` block ends; `hook` sees each call. Watches are streamed."""
+
+    def __init__(self, api: ApiServer, directory: Path) -> None:
+        self._upstream = api
+        self._directory = directory
+        self.hook: Hook = passing
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="gateway")
+
+    def __enter__(self) -> Self:
+        chain = make_certificate(self._directory)
+        self.ca = self._directory / "ca.crt"
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(chain)
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join()
+
+    async def _run(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        application = web.Application(client_max_size=16 << 20)
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        trust = ssl.create_default_context(cadata=self._upstream.ca.decode())
+        connector = aiohttp.TCPConnector(ssl=trust, limit=0)
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as self._client:
+            runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._context)
+            await site.start()
+            self.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+            self._ready.set()
+            await self._ended.wait()
+            await runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        answers: list[aiohttp.ClientResponse] = []
+
+        async def forward() -> None:
+            headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP}
+            url = self._upstream.url + request.raw_path
+            answers.append(await self._client.request(request.method, url, headers=headers, data=body or None))
+
+        try:
+            await self.hook(Call(request.method, request.path), forward)
+        except Severed:
+            for answer in answers:
+                answer.close()
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        [answer] = answers
+        response = web.StreamResponse(
+            status=answer.status, headers={k: v for k, v in answer.headers.items() if k.lower() not in _HOP_BY_HOP}
+        )
+        try:
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+        except (ConnectionError, aiohttp.ClientError):
+            pass  # one of both ends is gone; so is the stream
+        finally:
+            answer.close()
+        return response

@@ -1,0 +1,303 @@
+"""The operator is killed at each of its writes, before the API server has it and after, and ends up the same."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.apiserver import ApiServer, conditions
+from tests.cluster.control_plane import ControlPlane
+from tests.integration.api_gateway import Call, Forward, Gateway, Severed
+from tests.integration.controller_stand_ins import (
+    OPERATOR_NAMESPACE,
+    Stage,
+    free_port,
+    live_node,
+    make_namespace,
+    wait_until_served,
+)
+from tests.waiting import eventually
+from whatsapp_operator.api import names
+
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/whatsapp-operator-leader"
+MOMENTS = {0: "before", 1: "after", 3: "before", 4: "after"}
+# Of a Python that has the operator loaded already, so that a start takes some tenths of a second.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["whatsapp_operator.controller.app"])
+
+
+def run_operator(arguments: list[str], log: str) -> None:
+    """In a process of its own: `python -m whatsapp_operator.controller`."""
+    from whatsapp_operator.controller import logs, settings
+    from whatsapp_operator.controller.app import main
+
+    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    found = settings.parse(arguments, version="unknown")
+    logs.configure(found.log_format, found.log_level)
+    sys.exit(main(found))
+
+
+@dataclass
+class Crashes:
+    """Kills the operator around its writes: in each step before the first of a kind, and after the second.
+
+    What is killed before is written again, so the second is the same write or one like it. Of the status, which is
+    written several times in a step, so are the fourth and the fifth.
+    """
+
+    operator: Operator
+    step: str | None = None
+    seen: Counter[str] = field(default_factory=Counter)
+    points: list[str] = field(default_factory=list)
+    last_write: float = 0.0
+
+    @property
+    def quiet(self) -> bool:
+        """The operator is there, knows everything, and has written nothing for a second."""
+        return self.operator.ready and time.monotonic() - self.last_write > 1.0
+
+    async def hook(self, call: Call, forward: Forward) -> None:
+        if not call.writes or call.path == LEASE:
+            await forward()
+            return
+        self.last_write = time.monotonic()
+        if self.step is None:
+            await forward()
+            return
+        what = f"{self.step}: {call.method} {kind_of(call.path)}"
+        moment = MOMENTS.get(self.seen[what])
+        self.seen[what] += 1
+        if self.seen[what] > 2 and not call.path.endswith("/status"):
+            moment = None
+        if moment != "before":
+            await forward()
+        if moment is not None:
+            self.points.append(f"{moment} {what}")
+            self.operator.kill()
+            raise Severed
+
+
+def kind_of(path: str) -> str:
+    """The resource and subresource of a path, without the name of the object."""
+    match = re.fullmatch(r"/apis?/(?:[^/]+/)?v[^/]+/namespaces/[^/]+/([^/]+)(?:/[^/]+(/.*)?)?", path)
+    return f"{match[1]}{match[2] or ''}" if match else path
+
+
+class Operator:
+    """One replica behind a gateway, which is started again whenever it was killed, as the kubelet does."""
+
+    def __init__(self, api: ApiServer, gateway: Gateway, namespace: str, directory: Path) -> None:
+        self._api = api
+        token = api.account_token(OPERATOR_NAMESPACE, "whatsapp-operator")
+        (directory / "claim-key").write_bytes(b"k" * 32)
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": gateway.url, "certificate-authority": str(gateway.ca)}}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        (directory / "kubeconfig").write_text(yaml.safe_dump(config))
+        self.log = directory / "log"
+        self._port = free_port()
+        self._arguments = [
+            *("--kubeconfig", str(directory / "kubeconfig"), "--namespace", OPERATOR_NAMESPACE),
+            *("--session-image", "example/session:1", "--claim-key-file", str(directory / "claim-key")),
+            *("--watch-namespaces", namespace, "--http-host", "127.0.0.1", "--http-port", str(self._port)),
+            *("--identity", "operator", "--log-level", "debug"),
+        ]
+        self._ended = threading.Event()
+        self._process = self._start()
+        self._keeper = threading.Thread(target=self._keep_alive)
+        self._keeper.start()
+
+    @property
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._process.kill()
+        self._keeper.join()
+
+    def _start(self) -> BaseProcess:
+        process = PROCESSES.Process(target=run_operator, args=(self._arguments, str(self.log)))
+        process.start()
+        return process
+
+    def _keep_alive(self) -> None:
+        while True:
+            self._process.join()
+            if self._ended.is_set():
+                return
+            # Nobody waits until the lease of the dead has run out.
+            self._api.patch(LEASE, {"spec": {"holderIdentity": ""}})
+            self._process = self._start()
+
+
+@pytest.fixture(scope="module")
+def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
+    server = ApiServer.from_kubeconfig(control_plane.kubeconfig)
+    server.install()
+    wait_until_served(server)
+    with live_node(server):
+        yield server
+
+
+@contextmanager
+def crashing(api: ApiServer, namespace: str, directory: Path) -> Iterator[Crashes]:
+    directory.mkdir()
+    with Gateway(api, directory) as gateway:
+        operator = Operator(api, gateway, namespace, directory)
+        crashes = Crashes(operator)
+        gateway.hook = crashes.hook
+        try:
+            yield crashes
+        except AssertionError as error:
+            raise AssertionError(
+                f"{error}\ncrashed {crashes.points[-5:]}\n{operator.log.read_text()[-6000:]}"
+            ) from error
+        finally:
+            operator.close()
+
+
+class Life:
+    """The steps of a session's life, each with what it ends in."""
+
+    name = "front"
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._pod = ""
+
+    def create(self) -> None:
+        stage = self._stage
+        stage.create(self.name)
+        self._pod = stage.start_pod(self.name)
+        stage.report(self.name, "ShowingQR", "QRAvailable")
+        stage.condition(self.name, "QRReady", status="True")
+
+    def pair(self) -> None:
+        self._stage.report_connected(self.name)
+        self._ready()
+
+    def relink(self) -> None:
+        stage = self._stage
+        stage.annotate(self.name, "please")
+        request = eventually(lambda: stage.desired(self.name)["relinkRequestID"], "the pod is told to relink")
+        done = {"relinkRequestID": request, "relinkOutcome": "Completed"}
+        stage.report(self.name, "ShowingQR", "QRAvailable", **done)
+        stage.condition(self.name, "QRReady", status="True")
+        stage.report_connected(self.name, **done)
+        eventually(lambda: stage.status(self.name)["relink"].get("outcome") == "Completed", "the relink is done")
+        self._ready()
+
+    def change(self) -> None:
+        stage = self._stage
+        stage.patch(self.name, {"spec": {"template": {"nodeSelector": {"disk": "fast"}}}})
+        stage.end_pod(self.name)
+        self._connect()
+
+    def suspend(self) -> None:
+        self._stage.patch(self.name, {"spec": {"suspend": True}})
+        self._stage.end_pod(self.name)
+        self._stage.condition(self.name, "Ready", status="True", reason="Suspended")
+
+    def resume(self) -> None:
+        self._stage.patch(self.name, {"spec": {"suspend": False}})
+        self._connect()
+
+    def delete(self) -> None:
+        self._stage.delete(self.name)
+        self._stage.unlink(self.name)
+        self._stage.gone(self.name)
+        eventually(lambda: self._stage.claims(self.name) == [], "the claim is released")
+
+    def _connect(self) -> None:
+        stage = self._stage
+        request = stage.status(self.name)["relink"]["requestID"]
+        self._pod = stage.start_pod(self.name, other_than=self._pod)
+        stage.report_connected(self.name, relinkRequestID=request, relinkOutcome="Completed")
+        self._ready()
+
+    def _ready(self) -> None:
+        self._stage.condition(self.name, "Ready", status="True", reason="Connected")
+
+
+STEPS = ("create", "pair", "relink", "change", "suspend", "resume", "delete")
+
+
+def outcome(stage: Stage, name: str) -> dict[str, Any]:
+    """Everything that there is of a session, without what is another thing each time."""
+    session = stage.find_session(name)
+    pod, volume, secret = (
+        stage.api.find(path) for path in (stage.pod_path(name), stage.volume_path(name), stage.secret_path(name))
+    )
+    status = session["status"] if session else {}
+    return {
+        "conditions": {kind: (c["status"], c["reason"], c["message"]) for kind, c in conditions(session or {}).items()},
+        "status": {key: status.get(key) for key in ("phase", "sessionState", "authPaired", "primary", "phone")},
+        "relink": (status.get("relink") or {}).get("outcome"),
+        "pairing": {key: (status.get("pairing") or {}).get(key) for key in ("succeeded", "failed", "lastCountedSeq")},
+        "finalizers": session and session["metadata"].get("finalizers"),
+        "pod": pod
+        and {
+            "labels": sorted(pod["metadata"]["labels"]),
+            "primary": pod["metadata"]["labels"].get(names.LABEL_PRIMARY),
+            "nodeSelector": pod["spec"].get("nodeSelector"),
+        },
+        "volume": volume and sorted(volume["metadata"]["labels"]),
+        "secret": secret and sorted(secret["metadata"]["labels"]),
+        "claims": len(stage.claims(name)),
+    }
+
+
+def live(stage: Stage, crashes: Crashes, *, crash: bool) -> dict[str, dict[str, Any]]:
+    """A whole life; what there is after each step."""
+    life, found = Life(stage), {}
+    for step in STEPS:
+        crashes.step = step if crash else None
+        getattr(life, step)()
+        eventually(lambda: crashes.quiet, "the operator has nothing left to do")
+        found[step] = outcome(stage, Life.name)
+    return found
+
+
+def test_a_crash_at_each_write_of_a_life_leads_to_the_same_end(
+    api: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calm, shaken = make_namespace(api, "calm"), make_namespace(api, "shaken")
+    with crashing(api, calm.namespace, tmp_path / "calm") as crashes:
+        expected = live(calm, crashes, crash=False)
+    with crashing(api, shaken.namespace, tmp_path / "shaken") as crashes:
+        found = live(shaken, crashes, crash=True)
+    with capsys.disabled():
+        print(f"\ncrashed at {len(crashes.points)} points, {len(crashes.seen)} kinds of write")  # noqa: T201
+    for step in STEPS:
+        assert found[step] == expected[step], step
+        assert any(f" {step}: " in point for point in crashes.points), f"no crash in {step}"

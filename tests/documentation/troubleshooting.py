@@ -35,6 +35,7 @@ REASONS: Final[dict[ConditionType, tuple[Reason, ...]]] = {
         Reason.VOLUME_FOREIGN,
         Reason.EXPANSION_REFUSED,
         Reason.NAME_CONFLICT,
+        Reason.EXPIRY_FAILED,
     ),
     ConditionType.QR_READY: (
         Reason.QR_AVAILABLE,
@@ -76,7 +77,13 @@ REASONS: Final[dict[ConditionType, tuple[Reason, ...]]] = {
     ),
     ConditionType.READY: (Reason.CONNECTED, Reason.SUSPENDED),
     ConditionType.RECONCILING: (Reason.WAITING_FOR_SCAN, Reason.PROGRESSING, Reason.DELETING),
-    ConditionType.STALLED: (Reason.INVALID_SPEC,),
+    ConditionType.STALLED: (Reason.INVALID_SPEC, Reason.HELD),
+}
+# What the operator gives besides: why a claim is not held, and what is wrong with a number or a template.
+ALSO: Final[dict[ConditionType, tuple[Reason, ...]]] = {
+    ConditionType.PHONE_CLAIMED: (Reason.SUSPENDED, Reason.ATTEMPTS_EXHAUSTED, Reason.INVALID_SPEC),
+    ConditionType.POD_READY: (Reason.INVALID_SPEC,),
+    ConditionType.QR_READY: (Reason.INVALID_SPEC,),
 }
 
 CONDITIONS: Final = {
@@ -111,7 +118,7 @@ kubectl get was support -o jsonpath='{range .status.conditions[*]}{.type}={.stat
 kubectl get was support -o jsonpath='{.status.session.credentials}'    # present? valid? since when?
 kubectl get events --field-selector involvedObject.kind=WhatsAppSession,involvedObject.name=support
 kubectl logs wa-support                         # --previous: of the container that ended before
-kubectl -n whatsapp-operator-system logs deployment/whatsapp-operator
+kubectl -n whatsapp-operator-system logs -l app.kubernetes.io/name=whatsapp-operator --prefix --tail=-1
 ```
 
 Every condition has a reason, which is explained below: what it means, what is done about it without anybody, and what a
@@ -184,7 +191,8 @@ def _condition(kind: ConditionType) -> str:
         explanation = EXPLANATIONS[reason]
         cells = (explanation.meaning, explanation.doing, explanation.remedy or "Nothing.")
         lines.append(f'| <a id="{reason}"></a>{reason} | {" | ".join(cells)} |')
-    shared = [f"[{reason}](#{reason})" for reason in REASONS[kind] if home(reason) is not kind]
+    others = [reason for reason in REASONS[kind] if home(reason) is not kind]
+    shared = [f"[{reason}](#{reason})" for reason in (*others, *ALSO.get(kind, ()))]
     if shared:
         lines += [*([""] if own else []), f"{'Also' if own else 'True with'}: {', '.join(shared)}."]
     return "\n".join([*lines, ""])

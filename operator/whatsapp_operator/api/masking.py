@@ -17,6 +17,9 @@ _KEPT: Final = (
     r"|\bsha256:[0-9a-f]{64}\b"
     r"|(?i:\b(?:resource_?)?version)(?: in [a-z ]+)?[\s:=\"']{1,4}\d+(?: \(\d+\))?"
     r"|\b\d+ bytes\b"
+    # Of a quota and a LimitRange.
+    r"|\b(?:(?:requests|limits)\.)?(?:cpu|memory|storage|ephemeral-storage)=\d+\b"
+    r"|\b(?:usage|amount) per [A-Za-z]+ is \d+\b|\bbut (?:request|limit) is \d+\b"
     r"|\\[nrt]"
 )
 _WHOLE: Final = {

@@ -90,6 +90,7 @@ class Reason(StrEnum):
     VOLUME_FOREIGN = "VolumeForeign"
     EXPANSION_REFUSED = "ExpansionRefused"
     NAME_CONFLICT = "NameConflict"
+    EXPIRY_FAILED = "ExpiryFailed"
     # QRReady
     QR_AVAILABLE = "QRAvailable"
     CODE_AVAILABLE = "CodeAvailable"
@@ -125,6 +126,7 @@ class Reason(StrEnum):
     DELETING = "Deleting"
     # Stalled
     INVALID_SPEC = "InvalidSpec"
+    HELD = "Held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +239,11 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
         "It is left alone; the operator looks again, at last every five minutes.",
         "Delete that object, or create the session under another name.",
     ),
+    Reason.EXPIRY_FAILED: Explanation(
+        "The session is suspended, and a pod that was to remove its long unused credentials did not do so in time.",
+        "That pod was given up; another one tries a day later, or after a change of the spec.",
+        "Check that the session image is as new as the operator and can be pulled, or set spec.suspend to false.",
+    ),
     Reason.QR_AVAILABLE: Explanation(
         "A QR code waits in the Secret that status.pairing names.",
         "It is renewed by itself until status.pairing.expiresAt.",
@@ -258,7 +265,7 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
     Reason.EXPIRED: Explanation(
         "Time has run out: nobody scanned within the window, or the credentials lay unused for too long.",
         "The next QR or code follows by itself, unless spec.recovery.onLoggedOut or spec.suspend holds it back.",
-        "Have the phone at hand; where nothing follows, set a new forceRelink.",
+        "Have the phone at hand; where nothing follows, set spec.suspend to false or set a new forceRelink.",
     ),
     Reason.ATTEMPTS_EXHAUSTED: Explanation(
         "All spec.pairing.attempts windows have passed and no phone was linked.",
@@ -330,8 +337,8 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
     ),
     Reason.STREAM_REPLACED: Explanation(
         "Another client uses the same credentials and took the connection over.",
-        "Held for five minutes, then one try, twice as long after each, up to six hours.",
-        "Stop the other client; if its credentials are a copy, set a new forceRelink.",
+        "Held for five minutes, then one try, twice as long after each; the next at status.connection.nextRetryAt.",
+        "Stop the other client; if it has a copy of the credentials, a new forceRelink ends that and must be scanned.",
     ),
     Reason.TEMPORARY_BAN: Explanation(
         "WhatsApp has banned the account for a time.",
@@ -373,8 +380,13 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
     ),
     Reason.INVALID_SPEC: Explanation(
         "The spec holds a value that cannot be used.",
-        "What runs already goes on; nothing new is done.",
+        "A linked session goes on as before; nothing new is begun.",
         "Correct the field that the message names.",
+    ),
+    Reason.HELD: Explanation(
+        "The session pod waits for a person, for a reason that this operator does not know.",
+        "The session pod tries nothing more by itself.",
+        "Do what its message or its log asks for; an operator as new as the session image explains more.",
     ),
 }
 

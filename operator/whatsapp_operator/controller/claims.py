@@ -62,7 +62,8 @@ def decide(o: Observed) -> ClaimPlan:
         if before is not None and _fault(o, before) is None:
             # The session goes on with its former number until the spec is corrected.
             return replace(_declared(o, before), condition=wrong)
-    return ClaimPlan((), wrong, may_run=False)
+    dropped = _release(o, keep=set()) if _dropped(o, paired=False) is not None else ()
+    return ClaimPlan(dropped, wrong, may_run=False)
 
 
 def _fault(o: Observed, phone: str) -> str | None:
@@ -90,7 +91,8 @@ def _declared(o: Observed, declared: str) -> ClaimPlan:
     for before in (wish.phone, linked):
         if before is not None and not same_account(before, declared) and o.claims[before].holder is Holder.OURS:
             return ClaimPlan((), held, phone=before)
-    return ClaimPlan((), held, phone=declared, may_run=False)
+    # A Lease that is named after another spelling of the number, as by an earlier version, would never be released.
+    return ClaimPlan(_release(o, keep=set(o.claims)), held, phone=declared, may_run=False)
 
 
 def _undeclared(o: Observed) -> ClaimPlan:
@@ -110,7 +112,7 @@ def _undeclared(o: Observed) -> ClaimPlan:
     if taking:
         return ClaimPlan(taking, Draft("False", Reason.PHONE_CLAIM_CONFLICT))
     conflicting = Draft("False", Reason.PHONE_CLAIM_CONFLICT, _held_message(claim, Reason.PHONE_CLAIM_CONFLICT))
-    return ClaimPlan((), conflicting, rejected_phone=linked)
+    return ClaimPlan(_release(o, keep=set(o.claims)), conflicting, rejected_phone=linked)
 
 
 def _newer_request(o: Observed, wish: Wish) -> bool:

@@ -106,6 +106,7 @@ _STALLING: Final = frozenset(
         Reason.VOLUME_READ_ONLY,
         Reason.VOLUME_FOREIGN,
         Reason.EXPANSION_REFUSED,
+        Reason.EXPIRY_FAILED,
         Reason.ATTEMPTS_EXHAUSTED,
         Reason.PASSKEY_REQUIRED,
         Reason.CREDENTIALS_CONFLICT,
@@ -227,15 +228,21 @@ def _pending(o: Observed, pod: PodView) -> Draft:
 def _creating(o: Observed) -> str:
     """What a container that is long in the making may wait for; nothing but an Event of the kubelet would tell."""
     bundle = o.session.spec.ca_bundle
-    if bundle is None or o.pod_age <= PATIENCE_SECONDS:
+    if bundle is None:
         return ""
     kind, reference = ("Secret", bundle.secret_ref) if bundle.secret_ref else ("ConfigMap", bundle.config_map_ref)
     if reference is None:
         return ""
-    return (
+    text = (
         f"{sentence(Reason.POD_PENDING)} If this lasts, check that the {kind} {reference.name} of spec.caBundle exists"
         f" and has the key {reference.key}; the pod starts by itself then."
     )
+    written = Draft("False", Reason.POD_PENDING, text).text
+    told_before = any(
+        condition.type == ConditionType.POD_READY and condition.message == written
+        for condition in o.session.status.conditions
+    )
+    return text if o.pod_age > PATIENCE_SECONDS or told_before else ""
 
 
 def _reported(report: SessionReport) -> Draft:
@@ -267,7 +274,8 @@ def qr_ready(o: Observed) -> Draft:
     if o.paired:
         return Draft("False", Reason.NOT_NEEDED)
     if report is None:
-        return Draft("False", Reason.POD_NOT_READY)
+        resting = "While the session is suspended no QR or code is offered." if o.resting else ""
+        return Draft("False", Reason.POD_NOT_READY, resting)
     if report.reason in _QR_REPORTS:
         return _reported(report)
     if report.machine is MachineState.AUTHENTICATING:
@@ -320,10 +328,11 @@ def why_failed(attempt: PairingAttempt) -> str:
 def connected(o: Observed) -> Draft:
     """Whether the socket is open and paired, as told by the pod that runs now."""
     pod, report = o.own_pod, o.live
-    if pod is None and o.session.spec.suspend:
-        return Draft("False", Reason.SUSPENDED)
     if pod is not None and pod.node_lost:
         return Draft("Unknown", Reason.NODE_LOST)
+    if report is None and o.session.spec.suspend:
+        # Whatever becomes of its pod: the last transition is the end of the connection.
+        return Draft("False", Reason.SUSPENDED)
     if report is None:
         return Draft("Unknown", Reason.POD_NOT_READY)
     if report.machine is MachineState.CONNECTED and o.paired:
@@ -342,8 +351,18 @@ def ready(o: Observed, drafts: Drafts) -> Draft:
     """Whether everything asked for is there; else the most specific reason."""
     draft = _ready(o, drafts)
     notes = (relink.wrong_token(o.session), desired.wrong_log_level(o.session))
-    told_first = [note for note in notes if note is not None]
-    return Draft(draft.status, draft.reason, " ".join((*told_first, draft.text))) if told_first else draft
+    told_first = " ".join(note for note in notes if note is not None)
+    if not told_first:
+        return draft
+    return Draft(draft.status, draft.reason, f"{told_first} {_fitted(draft, MESSAGE_BYTES - len(told_first) - 1)}")
+
+
+def _fitted(draft: Draft, limit: int) -> str:
+    """The text in so many bytes; what is cut off is the detail, not the remedy."""
+    text, said = draft.text, sentence(draft.reason)
+    if len(text.encode()) <= limit or not text.endswith(said):
+        return bounded(text, limit)
+    return f"{bounded(text.removesuffix(said).rstrip(), limit - len(said.encode()) - 1)} {said}"
 
 
 def _ready(o: Observed, drafts: Drafts) -> Draft:
@@ -391,8 +410,11 @@ def stalled(o: Observed, drafts: Drafts) -> Draft | None:
             return Draft("True", draft.reason, draft.message)
     report = o.live
     reason = reason_of(report.reason) if report is not None else None
-    if report is None or reason is None or not _waits_for_a_person(report):
+    if report is None or not _waits_for_a_person(report):
         return None
+    if reason is None:
+        # Of a newer session image.
+        return Draft("True", Reason.HELD, _detail(Reason.HELD, report.reason or "", report.message or ""))
     return Draft("True", reason, told(reason, report.message or ""))
 
 

@@ -79,10 +79,11 @@ def parse_wish(text: str | None) -> Wish:
         found = {}
     if not isinstance(found, dict):
         return Wish()
+    texts = {key: value for key, value in found.items() if isinstance(value, str)}
     return Wish(
-        phone=found.get("phone"),
-        rejected_phone=found.get("rejectedPhone"),
-        relink_request_id=found.get("relinkRequestID"),
+        phone=texts.get("phone"),
+        rejected_phone=texts.get("rejectedPhone"),
+        relink_request_id=texts.get("relinkRequestID"),
         unlink=found.get("unlink") is True,
         expire=found.get("expire") is True,
     )

@@ -41,23 +41,33 @@ def of_transition(
 ) -> list[Event]:
     """What the change of a status means to a person; `attempt` is the id of the one that is under way."""
     old = {condition.type: condition for condition in before.conditions}
+    next_window = _window(before) != _window(after)
     found = []
     for condition in after.conditions:
         earlier = old.get(condition.type)
         was_true = earlier is not None and earlier.status == "True"
         turned_true = condition.status == "True" and not was_true
+        shows = condition.type == ConditionType.QR_READY and condition.status == "True"
         lost_pairing = condition.type == ConditionType.AUTH_PAIRED and condition.status != "True" and was_true
         if condition.type == ConditionType.STALLED:
             if turned_true or earlier is None or earlier.reason != condition.reason:
                 found.append(Event("Warning", str(condition.reason), condition.message))
         elif lost_pairing:
             found.append(Event("Warning", str(condition.reason), condition.message))
-        elif turned_true and condition.reason in _TOLD:
+        elif condition.reason in _TOLD and (turned_true or (shows and next_window)):
             note = condition.message
-            if condition.type == ConditionType.QR_READY and attempt is not None:
+            if shows and attempt is not None:
                 note = f"{note} {_named(attempt)}"
             found.append(Event("Normal", str(condition.reason), note))
     return found
+
+
+def _window(status: WhatsAppSessionStatus) -> tuple[object, ...]:
+    """What differs from one window of a QR or code to the next."""
+    pairing = status.pairing
+    if pairing is None:
+        return ()
+    return pairing.attempt, pairing.expires_at, pairing.last.id if pairing.last is not None else None
 
 
 def of_attempt(attempt: PairingAttempt) -> Event:

@@ -89,11 +89,11 @@ def plan(o: Observed, options: Options, now: datetime) -> Plan:
     expires = expiry.decide(o, now)
     runs = claimed.may_run and (expires.now or not o.session.spec.suspend)
     steps = (
+        _Step(problems=(Problem(Reason.EXPIRY_FAILED, ""),) if expires.failed else (), after=expires.after),
         _finalizer(o, claimed),
         _Step(claimed.actions),
         _surroundings(o, options) if runs else _Step(),
         _pod(o, options, claimed, runs=runs, expire=expires.now),
-        _Step(after=expires.after),
     )
     actions = tuple(action for step in steps for action in step.actions)
     first = tuple(action for action in actions if isinstance(action, _FIRST_STEPS))
@@ -235,6 +235,8 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan, *, runs: bool, expir
         ready = o.namespace_ready and o.secret_ready and volume is not None
         own = volume is not None and volume.session_uid == session.metadata.uid and not volume.deleting
         return _Step((CreatePod(body),)) if ready and own else _Step()
+    if _only_holds_its_volume(o):
+        return _Step((DeletePod(name, pod.uid),))
     replaced = recovery.replacement(pod, o.pod_age, body["metadata"]["annotations"][names.ANNOTATION_APPLIED_HASH])
     if replaced.now:
         return _Step((DeletePod(name, pod.uid),))
@@ -244,6 +246,14 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan, *, runs: bool, expir
     delivered = delivery.ensure(o)
     after = [seconds for seconds in (replaced.after, delivered.after) if seconds is not None]
     return _Step(delivered.actions, after=min(after, default=None))
+
+
+def _only_holds_its_volume(o: Observed) -> bool:
+    """Somebody deletes the volume, and it goes when the pod does: so it does, if no credentials are lost by that."""
+    volume, pod = o.volume, o.own_pod
+    if volume is None or not volume.deleting or pod is None or pod.deleting or pod.node_lost:
+        return False
+    return not o.paired or (o.live is not None and o.live.reason == Reason.VOLUME_FOREIGN)
 
 
 def _name_taken(name: str) -> Problem:

@@ -146,8 +146,12 @@ def pairing(o: Observed) -> PairingStatus:
 def connection(o: Observed) -> ConnectionStatus | None:
     """The connection as last reported; it is open only as long as its pod says so."""
     found = o.report.connection if o.report is not None else None
+    previous = o.session.status.connection
     if found is None:
-        return o.session.status.connection
+        return previous
+    if o.report is not None and o.report.pairing is not None and o.report.pairing.seq is None:
+        # The pod has not read its journal, which holds the number.
+        found = found.model_copy(update={"disconnects": previous.disconnects if previous is not None else None})
     return found if o.live is not None else found.model_copy(update={"since": None, "next_retry_at": None})
 
 
@@ -175,9 +179,12 @@ def counts(previous: WhatsAppSessionStatus, new: WhatsAppSessionStatus, report: 
     # A smaller number is that of a new volume, which counts from the start.
     floor = before if after >= before else 0
     attempts = tuple(attempt for attempt in history if attempt.seq is not None and floor < attempt.seq <= after)
-    lost_before = (previous.connection.disconnects if previous.connection is not None else None) or 0
-    lost_after = (new.connection.disconnects if new.connection is not None else None) or 0
-    lost = lost_after - lost_before if lost_after >= lost_before else lost_after
+    lost_before = previous.connection.disconnects if previous.connection is not None else None
+    lost_after = new.connection.disconnects if new.connection is not None else None
+    lost = 0
+    # Of these, too, a first report may hold what was counted for an earlier object.
+    if lost_before is not None and lost_after is not None:
+        lost = lost_after - lost_before if lost_after >= lost_before else lost_after
     relink = new.relink
     done = relink is not None and relink.completed_at is not None
     done_before = (

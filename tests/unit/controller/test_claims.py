@@ -237,3 +237,45 @@ def test_another_spelling_of_the_linked_number_is_the_same_claim(declared: str, 
     ours = {declared: claim(Holder.OURS), jid: claim(Holder.OURS)}
     found = decide(observed(of, claims=ours, held=(lease(),)))
     assert (found.condition.reason, found.phone, found.actions) == (Reason.CLAIMED, declared, ())
+
+
+@pytest.mark.parametrize(
+    ("of", "pod_there", "released"),
+    [
+        pytest.param(session(phone=NONSENSE, spec={"suspend": True}), False, True, id="suspended before it paired"),
+        pytest.param(session(phone=NONSENSE, spec={"suspend": True}), True, False, id="not before the pod is gone"),
+        pytest.param(
+            session(phone=NONSENSE, spec={"suspend": True}, status={"session": connected_report()}),
+            False,
+            False,
+            id="suspended, but paired",
+        ),
+    ],
+)
+def test_a_number_that_cannot_exist_keeps_no_claim_that_never_paired(of: Any, pod_there: bool, released: bool) -> None:
+    claims = {NONSENSE: claim(Holder.NOBODY, "phone-2"), PHONE: claim(Holder.OURS)}
+    running = told_pod(of, Wish(phone=NONSENSE)) if pod_there else None
+    found = decide(observed(of, pod=running, claims=claims, held=(lease(),)))
+    assert found.condition.reason is Reason.INVALID_SPEC
+    assert found.actions == ((ReleaseClaim(lease()),) if released else ())
+
+
+def test_a_lease_named_after_the_other_spelling_is_exchanged() -> None:
+    declared, jid = "+5511987654321", "+551187654321"
+    former, new = lease("phone-former"), lease("phone-new")
+    of = session(phone=declared, status={"session": connected_report(jid)})
+    free = {number: claim(Holder.NOBODY, "phone-new") for number in (declared, jid)}
+    assert decide(observed(of, claims=free, held=(former,))).actions == (AcquireClaim("phone-new"),)
+    ours = {number: claim(Holder.OURS, "phone-new") for number in (declared, jid)}
+    found = decide(observed(of, claims=ours, held=(former, new)))
+    assert (found.actions, found.condition.reason) == ((ReleaseClaim(former),), Reason.CLAIMED)
+
+
+@pytest.mark.parametrize("declared", ["+5511987654321", None])
+def test_who_loses_the_exchange_keeps_nothing(declared: str | None) -> None:
+    jid = "+551187654321"
+    former = lease("phone-former")
+    of = session(phone=declared, status={"session": connected_report(jid)})
+    theirs = {number: claim(Holder.OTHER, "phone-new") for number in (declared, jid) if number is not None}
+    found = decide(observed(of, claims=theirs, held=(former,)))
+    assert (found.actions, found.condition.status) == ((ReleaseClaim(former),), "False")

@@ -217,6 +217,18 @@ def test_what_the_pod_says_more_does_not_replace_the_remedy(
     [
         pytest.param(observed(), "Unknown", Reason.POD_NOT_READY, id="no pod"),
         pytest.param(observed(session(spec={"suspend": True})), "False", Reason.SUSPENDED, id="suspended"),
+        pytest.param(
+            observed(session(spec={"suspend": True}), pod=pod(deleting=True)),
+            "False",
+            Reason.SUSPENDED,
+            id="being suspended",
+        ),
+        pytest.param(
+            observed(session(spec={"suspend": True}), pod=pod(node_lost=True)),
+            "Unknown",
+            Reason.NODE_LOST,
+            id="suspended, on a lost node",
+        ),
         pytest.param(reported("Connected", "Connected", **linked()), "True", Reason.CONNECTED, id="open and paired"),
         pytest.param(reported("Connected", "Connected"), "False", Reason.NOT_PAIRED, id="open, not paired"),
         pytest.param(reported("Connecting", "ProxyFailed"), "False", Reason.PROXY_FAILED, id="proxy"),
@@ -432,3 +444,29 @@ def test_a_pod_that_is_long_in_the_making_names_what_may_be_missing(
     assert draft.reason is Reason.POD_PENDING
     assert ("spec.caBundle" in draft.text) is (named is not None)
     assert (named or "") in draft.text
+
+
+def test_annotations_that_are_ignored_push_no_remedy_out() -> None:
+    asked = {names.ANNOTATION_LOG_LEVEL: "trace", names.ANNOTATION_FORCE_RELINK: "x" * 129}
+    refused = Problem(Reason.POD_REJECTED, conditions.told(Reason.POD_REJECTED, "Pod: " + "é" * 600))
+    found = conditions.compute(observed(session(annotations=asked), problems=(refused,)), CLAIMED)[ConditionType.READY]
+    assert found is not None
+    assert found.text.startswith("The forceRelink token")
+    assert " Pod: " in found.text
+    assert found.text.endswith(sentence(Reason.POD_REJECTED))
+    assert len(found.text.encode()) <= conditions.MESSAGE_BYTES
+
+
+@pytest.mark.parametrize(("machine", "paired"), [("Held", True), ("Held", False), ("Failed", True)])
+def test_a_reason_of_a_later_version_for_which_a_person_must_act(machine: str, paired: bool) -> None:
+    o = reported(machine, "SomethingNew", message="Press the button.", **(linked() if paired else {}))
+    drafts = conditions.compute(o, CLAIMED)
+    for kind in (ConditionType.STALLED, ConditionType.READY):
+        draft = drafts[kind]
+        assert draft is not None
+        assert draft.reason is Reason.HELD
+        assert draft.text == f"SomethingNew: Press the button. {sentence(Reason.HELD)}"
+    assert drafts[ConditionType.RECONCILING] is None
+    waits = reported(machine, "SomethingNew", connection={"nextRetryAt": "2026-11-21T11:00:00Z"})
+    if machine == "Held":
+        assert conditions.compute(waits, CLAIMED)[ConditionType.STALLED] is None

@@ -28,7 +28,10 @@ def test_what_was_told_is_read_back() -> None:
     assert parse_wish(document(session(), wish)) == wish
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '"x"', "{}"])
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "{", "[]", '"x"', "{}", '{"phone":5}', '{"rejectedPhone":[],"relinkRequestID":{}}', '{"unlink":"true"}'],
+)
 def test_an_unreadable_annotation_is_no_wish(text: str | None) -> None:
     assert parse_wish(text) == Wish()
 

@@ -4,7 +4,7 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.controller.builders import session
-from whatsapp_operator.api.models import PairingAttempt, WhatsAppSessionStatus
+from whatsapp_operator.api.models import PairingAttempt, PairingStatus, WhatsAppSessionStatus
 from whatsapp_operator.api.reasons import Reason, sentence
 from whatsapp_operator.controller.events import REPEAT_SECONDS, Event, EventWriter, of_attempt, of_transition
 from whatsapp_operator.kube.client import Client, Resource
@@ -114,3 +114,28 @@ async def test_each_event_is_written_once_in_ten_minutes() -> None:
         ("system", "UnlinkTimedOut"),
     ]
     assert recorder.written[0][1]["regarding"]["name"] == "shop"
+
+
+def showing(window: dict[str, Any], status_of_qr: str = "True") -> WhatsAppSessionStatus:
+    found = status(QRReady=(status_of_qr, "QRAvailable"))
+    return found.model_copy(update={"pairing": PairingStatus.model_validate(window)})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        pytest.param({"attempt": 1}, {"attempt": 2}, True, id="the next of a round"),
+        pytest.param(
+            {"attempt": 1, "expiresAt": "2026-11-21T10:00:00Z"},
+            {"attempt": 1, "expiresAt": "2026-11-21T10:02:00Z"},
+            True,
+            id="the first of another round",
+        ),
+        pytest.param({"attempt": 1}, {"attempt": 1, "last": {"seq": 1, "id": "a"}}, True, id="another has ended"),
+        pytest.param({"attempt": 1, "failed": 1}, {"attempt": 1, "failed": 2}, False, id="the same"),
+    ],
+)
+def test_each_window_is_told_of(before: dict[str, Any], after: dict[str, Any], told: bool) -> None:
+    found = of_transition(showing(before), showing(after), attempt="a2")
+    assert found == ([Event("Normal", "QRAvailable", "m Attempt a2.")] if told else [])
+    assert of_transition(showing(before), showing(after, "False"), attempt="a2") == []

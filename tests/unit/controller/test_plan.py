@@ -12,6 +12,7 @@ from tests.unit.controller.builders import (
     UID,
     claim,
     connected_report,
+    linked,
     observed,
     pod,
     report,
@@ -22,6 +23,7 @@ from tests.unit.controller.builders import (
 )
 from whatsapp_operator.api import names
 from whatsapp_operator.api.reasons import ConditionType, Reason
+from whatsapp_operator.controller import status
 from whatsapp_operator.controller.actions import (
     AcquireClaim,
     AddFinalizer,
@@ -100,6 +102,41 @@ NEW = observed(
         pytest.param(observed(pod=pod(session_uid="earlier", deleting=True)), [], id="the pod before is going"),
         pytest.param(observed(pod=pod(session_uid="earlier")), [DeletePod], id="the pod before was left behind"),
         pytest.param(observed(volume=volume(deleting=True)), [], id="the volume is being deleted by hand"),
+        pytest.param(
+            observed(
+                session(status={"session": report("Failed", "VolumeForeign", credentials={}), "authPaired": True}),
+                pod=told_pod(session()),
+                volume=volume(deleting=True),
+            ),
+            [DeletePod],
+            id="a volume of another phone is being deleted by hand",
+        ),
+        pytest.param(
+            observed(
+                session(status={"session": report("ShowingQR", "QRAvailable")}),
+                pod=told_pod(session()),
+                volume=volume(deleting=True),
+            ),
+            [DeletePod],
+            id="an empty volume is being deleted by hand",
+        ),
+        pytest.param(
+            observed(
+                session(status={"session": connected_report()}), pod=told_pod(session()), volume=volume(deleting=True)
+            ),
+            [],
+            id="the volume of a connected session is being deleted by hand",
+        ),
+        pytest.param(
+            observed(
+                session(status={"session": report("Reconnecting", "Reconnecting", **linked())}),
+                pod=told_pod(session()),
+                volume=volume(deleting=True),
+            ),
+            [],
+            id="the volume of a linked session is being deleted by hand",
+        ),
+        pytest.param(observed(pod=told_pod(session(), deleting=True), volume=volume(deleting=True)), [], id="both go"),
         pytest.param(observed(volume=volume(session_uid="")), [PatchVolume], id="a kept volume"),
         pytest.param(observed(volume=volume(requested="128Mi"), pod=told_pod(session())), [ResizeVolume], id="grow"),
         pytest.param(observed(volume=volume(requested="1Gi"), pod=told_pod(session())), [], id="never shrink"),
@@ -343,3 +380,16 @@ def test_a_session_that_is_not_connected_is_not_primary() -> None:
 )
 def test_when_to_look_again(o: Observed, after: float | None) -> None:
     assert plan(o, OPTIONS, NOW).requeue_after == (None if after is None else pytest.approx(after))
+
+
+def test_a_restart_of_the_operator_writes_nothing_about_a_pod_that_is_long_in_the_making() -> None:
+    spec = {"caBundle": {"secretRef": {"name": "ca", "key": "ca.crt"}}}
+    of = session(spec=spec)
+    creating = told_pod(of, running=False, ready=False, phase="Pending", started_at=None)
+    long = plan(observed(of, pod=creating, pod_age=60.0), OPTIONS, NOW).status
+    assert long is not None
+    assert "Secret ca of spec.caBundle" in str(status.dump(long))
+    again = session(spec=spec, status=status.dump(long))
+    restarted = plan(observed(again, pod=creating, pod_age=0.5), OPTIONS, NOW).status
+    assert restarted is not None
+    assert status.dump(restarted) == status.dump(long)

@@ -204,6 +204,6 @@ def test_every_state_and_every_reason_of_a_machine_is_in_the_table() -> None:
     others = {
         *("Claimed", "NotDeclared", "HeldByOther", "PodReady", "PodPending", "ImagePullFailed", "VolumePending"),
         *("Unschedulable", "PodFailed", "NodeLost", "Suspended", "CrashLooping", "PodRejected", "ExpansionRefused"),
-        *("NameConflict", "NotNeeded", "Paired", "WaitingForScan", "Progressing", "Deleting"),
+        *("NameConflict", "ExpiryFailed", "Held", "NotNeeded", "Paired", "WaitingForScan", "Progressing", "Deleting"),
     }
     assert {row.reason for row in ROWS} == {reason.value for reason in Reason} - others

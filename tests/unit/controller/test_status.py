@@ -131,7 +131,7 @@ def test_a_journal_that_cannot_be_read_for_a_while_is_not_counted_again() -> Non
     assert found.last_counted_seq == 5
 
 
-@pytest.mark.parametrize(("before", "after", "lost"), [(0, 2, 2), (2, 2, 0), (5, 1, 1), (None, 3, 3)])
+@pytest.mark.parametrize(("before", "after", "lost"), [(0, 2, 2), (2, 2, 0), (5, 1, 1), (None, 3, 0)])
 def test_disconnects_are_counted_by_their_difference(before: int | None, after: int, lost: int) -> None:
     known = {"connection": {"disconnects": before}} if before is not None else {}
     body = connected_report(connection={"disconnects": after, "lastReason": "KeepAliveTimeout"})
@@ -153,3 +153,14 @@ def test_totals_stay_while_the_pod_cannot_read_its_volume() -> None:
     unread = report("Failed", "CredentialsConflict", credentials={}, pairing={"state": "Idle"})
     found = status.pairing(observed(session(status={"pairing": counted, "session": unread}), pod=pod()))
     assert (found.succeeded, found.failed, found.last_counted_seq) == (2, 1, 3)
+
+
+def test_disconnects_stay_while_the_pod_cannot_read_its_journal() -> None:
+    known = {"connection": {"disconnects": 500}}
+    unread = report("Failed", "VolumeReadOnly", connection={"disconnects": 0}, pairing={"seq": None})
+    found = status.connection(observed(session(status={**known, "session": unread}), pod=pod()))
+    assert found is not None
+    assert found.disconnects == 500
+    first = status.connection(observed(session(status={"session": unread}), pod=pod()))
+    assert first is not None
+    assert first.disconnects is None

@@ -12,9 +12,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 OPERATOR_NAMESPACE = "whatsapp-operator-system"
 NODE = "stand-in"
 PHONE = "+15551230001"
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 
 
 def free_port() -> int:
@@ -241,6 +242,19 @@ class Stage:
     def status(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.session(name).get("status", {})
         return found
+
+    def age(self, name: str, by: timedelta) -> None:
+        """Make everything that status tells older than it is; the session is at rest."""
+
+        def older(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: older(part) for key, part in value.items()}
+            if isinstance(value, list):
+                return [older(part) for part in value]
+            moment = isinstance(value, str) and _MOMENT.fullmatch(value)
+            return (datetime.fromisoformat(value) - by).isoformat().replace("+00:00", "Z") if moment else value
+
+        self.api.patch(sessions_path(self.namespace, name, "status"), {"status": older(self.status(name))})
 
     # The kubelet's part.
 

@@ -20,19 +20,28 @@ from tests.integration.controller_stand_ins import (
 from tests.waiting import eventually
 from whatsapp_operator.api import names
 
-
-@pytest.fixture(scope="module")
-def stage(control_plane: ControlPlane) -> Iterator[Stage]:
-    api = ApiServer.from_kubeconfig(control_plane.kubeconfig)
-    api.install()
-    wait_until_served(api)
-    with live_node(api):
-        yield make_namespace(api, "failures")
+# Each with a policy of its own.
+REFUSING = ("limit-range", "quota", "quota-of-storage")
 
 
 @pytest.fixture(scope="module")
-def operator(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
-    with operators(stage.api, tmp_path_factory.mktemp("operator"), stage.namespace) as found:
+def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
+    server = ApiServer.from_kubeconfig(control_plane.kubeconfig)
+    server.install()
+    wait_until_served(server)
+    with live_node(server):
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stage(api: ApiServer) -> Stage:
+    return make_namespace(api, "failures")
+
+
+@pytest.fixture(scope="module")
+def operator(api: ApiServer, stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    namespaces = ",".join((stage.namespace, *REFUSING))
+    with operators(api, tmp_path_factory.mktemp("operator"), namespaces) as found:
         yield found.start_leader("--lease-seconds", "3")
 
 
@@ -162,14 +171,37 @@ def test_a_container_that_cannot_be_made_says_what_is_missing(
     assert stage.pod(name)["metadata"]["uid"] == uid
 
 
-def test_a_pod_that_the_api_server_refuses_is_tried_again(operator: Replica, stage: Stage) -> None:
-    limits = f"/api/v1/namespaces/{stage.namespace}/limitranges"
-    least = {"type": "Container", "max": {"memory": "32Mi"}}
-    stage.api.create(limits, {"metadata": {"name": "small"}, "spec": {"limits": [least]}})
-    stage.create("refused", phone="+15551230307", tenant="refused")
-    stage.fails("refused", "PodRejected", stalled=True, detail="maximum memory usage", PodReady="False PodRejected")
-    stage.api.delete(f"{limits}/small")
-    stage.connect("refused", "+15551230307")
+@pytest.mark.parametrize(
+    ("kind", "spec", "detail"),
+    [
+        pytest.param(
+            "limitranges",
+            {"limits": [{"type": "Container", "max": {"memory": "32Mi"}}]},
+            'Pod: pods "wa-{name}" is forbidden: maximum memory usage per Container is 32Mi',
+            id="limit-range",
+        ),
+        pytest.param("resourcequotas", {"hard": {"pods": "0"}}, "exceeded quota: small, requested: pods=1", id="quota"),
+        pytest.param(
+            "resourcequotas",
+            {"hard": {"requests.storage": "1048576"}},
+            "exceeded quota: small, requested: requests.storage=256Mi, used: requests.storage=0",
+            id="quota-of-storage",
+        ),
+    ],
+)
+def test_a_pod_that_the_api_server_refuses_is_tried_again(
+    operator: Replica, api: ApiServer, request: pytest.FixtureRequest, kind: str, spec: dict[str, Any], detail: str
+) -> None:
+    name = str(request.node.callspec.id)
+    stage = make_namespace(api, name)
+    path = f"/api/v1/namespaces/{stage.namespace}/{kind}"
+    stage.api.create(path, {"metadata": {"name": "small"}, "spec": spec})
+    if kind == "resourcequotas":
+        eventually(lambda: stage.api.get(f"{path}/small").get("status", {}).get("hard"), "the quota is known")
+    stage.create(name, phone="+15551230307")
+    stage.fails(name, "PodRejected", stalled=True, detail=detail.format(name=name), PodReady="False PodRejected")
+    stage.api.delete(f"{path}/small")
+    stage.connect(name, "+15551230307")
 
 
 def test_a_volume_that_cannot_grow_does_not_stop_the_session(operator: Replica, stage: Stage) -> None:
@@ -211,6 +243,37 @@ def test_a_volume_that_cannot_be_used_is_told_as_the_pod_reports_it(
     stage.report_connected(name, "+15551230309")
     stage.condition(name, "Ready", status="True", reason="Connected")
     assert stage.pod(name)["metadata"]["uid"] == uid
+
+
+def test_a_volume_of_another_phone_is_made_anew_when_it_is_deleted(operator: Replica, stage: Stage) -> None:
+    stage.create("foreign", phone="+15551230311", tenant="foreign")
+    uid = stage.start_pod("foreign")
+    unknown = {"present": None, "valid": None, "registeredAt": None, "lastUsedAt": None}
+    stage.report("foreign", "Failed", "VolumeForeign", credentials=unknown)
+    stage.fails("foreign", "VolumeForeign", stalled=True, PodReady="False VolumeForeign")
+    before = stage.api.get(stage.volume_path("foreign"))["metadata"]["uid"]
+    stage.api.delete(stage.volume_path("foreign"))
+    stage.end_pod("foreign")
+    stage.connect("foreign", "+15551230311", other_than=uid)
+    assert stage.api.get(stage.volume_path("foreign"))["metadata"]["uid"] != before
+
+
+def test_a_connected_session_outlasts_the_deletion_of_its_volume(operator: Replica, stage: Stage) -> None:
+    uid = connected(stage, "held-on", "+15551230312")
+    before = stage.api.get(stage.volume_path("held-on"))["metadata"]["uid"]
+    stage.api.delete(stage.volume_path("held-on"))
+    settled(operator)
+    stage.condition("held-on", "Ready", status="True", reason="Connected")
+    going = stage.api.get(stage.volume_path("held-on"))["metadata"]
+    assert (going["uid"], "deletionTimestamp" in going) == (before, True)
+    assert "deletionTimestamp" not in stage.pod("held-on")["metadata"]
+    # With the pod goes the volume, and the session begins on a new one.
+    stage.api.delete(stage.pod_path("held-on"))
+    stage.end_pod("held-on")
+    stage.start_pod("held-on", other_than=uid)
+    assert stage.api.get(stage.volume_path("held-on"))["metadata"]["uid"] != before
+    stage.report("held-on", "ShowingQR", "QRAvailable")
+    stage.condition("held-on", "AuthPaired", status="False", reason="NotPaired")
 
 
 def test_the_pod_of_a_lost_node_is_left_to_kubernetes(operator: Replica, stage: Stage) -> None:

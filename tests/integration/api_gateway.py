@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -21,10 +22,11 @@ _HOP_BY_HOP: Final = frozenset({"connection", "content-length", "host", "keep-al
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request: its HTTP method, and its path without the query."""
+    """A request: its HTTP method, its path without the query, and whether it is a watch."""
 
     method: str
     path: str
+    watches: bool
 
     @property
     def writes(self) -> bool:
@@ -35,23 +37,37 @@ class Severed(Exception):  # noqa: N818
     """The connection is closed without an answer."""
 
 
-Forward = Callable[[], Awaitable[None]]
-"""Passes the call on to the API server; its answer goes to the client when the hook returns."""
-Hook = Callable[[Call, Forward], Awaitable[None]]
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes to the client; the chunks of a watch come as they come."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
 
 
-async def passing(_: Call, forward: Forward) -> None:
+Forward = Callable[[], Awaitable[Answer]]
+"""Passes the call on to the API server."""
+Hook = Callable[[Call, Forward], Awaitable[Answer]]
+"""Raises Severed where the connection is to be closed without an answer."""
+
+
+async def passing(_: Call, forward: Forward) -> Answer:
     """The hook that disturbs nothing."""
-    await forward()
+    return await forward()
 
 
 class Gateway:
-    """HTTPS on a free port of loopback, until the `with` block ends; `hook` sees each call. Watches are streamed."""
+    """HTTPS on a free port of loopback, until the `with` block ends; `hook` sees each call. Watches are streamed.
+
+    `last_write` is the monotonic time of the last request that changes something, those to a Lease aside.
+    """
 
     def __init__(self, api: ApiServer, directory: Path) -> None:
         self._upstream = api
         self._directory = directory
         self.hook: Hook = passing
+        self.last_write = 0.0
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="gateway")
 
@@ -87,32 +103,32 @@ class Gateway:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        answers: list[aiohttp.ClientResponse] = []
+        call = Call(request.method, request.path, "watch" in request.query)
+        if call.writes and "/leases/" not in call.path:
+            self.last_write = time.monotonic()
+        upstream: list[aiohttp.ClientResponse] = []
 
-        async def forward() -> None:
+        async def forward() -> Answer:
             headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP}
             url = self._upstream.url + request.raw_path
-            answers.append(await self._client.request(request.method, url, headers=headers, data=body or None))
+            found = await self._client.request(request.method, url, headers=headers, data=body or None)
+            upstream.append(found)
+            kept = {k: v for k, v in found.headers.items() if k.lower() not in _HOP_BY_HOP}
+            return Answer(found.status, kept, found.content.iter_any())
 
         try:
-            await self.hook(Call(request.method, request.path), forward)
-        except Severed:
-            for answer in answers:
-                answer.close()
+            answer = await self.hook(call, forward)
+            response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
+            await response.prepare(request)
+            async for chunk in answer.chunks:
+                await response.write(chunk)
+            await response.write_eof()
+            return response
+        except (Severed, ConnectionError, aiohttp.ClientError):
+            # Also where one of both ends is gone in the middle of a stream.
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()
-        [answer] = answers
-        response = web.StreamResponse(
-            status=answer.status, headers={k: v for k, v in answer.headers.items() if k.lower() not in _HOP_BY_HOP}
-        )
-        try:
-            await response.prepare(request)
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-        except (ConnectionError, aiohttp.ClientError):
-            pass  # one of both ends is gone; so is the stream
         finally:
-            answer.close()
-        return response
+            for found in upstream:
+                found.close()

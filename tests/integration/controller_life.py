@@ -1,41 +1,26 @@
-"""The operator is killed at each of its writes, before the API server has it and after, and ends up the same."""
+"""An operator behind a gateway, started again whenever it ends, and the life that a test leads a session through."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import sys
 import threading
 import time
 import urllib.request
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.apiserver import ApiServer, conditions
-from tests.cluster.control_plane import ControlPlane
-from tests.integration.api_gateway import Call, Forward, Gateway, Severed
-from tests.integration.controller_stand_ins import (
-    OPERATOR_NAMESPACE,
-    Stage,
-    free_port,
-    live_node,
-    make_namespace,
-    wait_until_served,
-)
+from tests.integration.api_gateway import Gateway
+from tests.integration.controller_stand_ins import OPERATOR_NAMESPACE, Stage, free_port
 from tests.waiting import eventually
 from whatsapp_operator.api import names
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/whatsapp-operator-leader"
-MOMENTS = {0: "before", 1: "after", 3: "before", 4: "after"}
 # Of a Python that has the operator loaded already, so that a start takes some tenths of a second.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["whatsapp_operator.controller.app"])
@@ -54,57 +39,12 @@ def run_operator(arguments: list[str], log: str) -> None:
     sys.exit(main(found))
 
 
-@dataclass
-class Crashes:
-    """Kills the operator around its writes: in each step before the first of a kind, and after the second.
-
-    What is killed before is written again, so the second is the same write or one like it. Of the status, which is
-    written several times in a step, so are the fourth and the fifth.
-    """
-
-    operator: Operator
-    step: str | None = None
-    seen: Counter[str] = field(default_factory=Counter)
-    points: list[str] = field(default_factory=list)
-    last_write: float = 0.0
-
-    @property
-    def quiet(self) -> bool:
-        """The operator is there, knows everything, and has written nothing for a second."""
-        return self.operator.ready and time.monotonic() - self.last_write > 1.0
-
-    async def hook(self, call: Call, forward: Forward) -> None:
-        if not call.writes or call.path == LEASE:
-            await forward()
-            return
-        self.last_write = time.monotonic()
-        if self.step is None:
-            await forward()
-            return
-        what = f"{self.step}: {call.method} {kind_of(call.path)}"
-        moment = MOMENTS.get(self.seen[what])
-        self.seen[what] += 1
-        if self.seen[what] > 2 and not call.path.endswith("/status"):
-            moment = None
-        if moment != "before":
-            await forward()
-        if moment is not None:
-            self.points.append(f"{moment} {what}")
-            self.operator.kill()
-            raise Severed
-
-
-def kind_of(path: str) -> str:
-    """The resource and subresource of a path, without the name of the object."""
-    match = re.fullmatch(r"/apis?/(?:[^/]+/)?v[^/]+/namespaces/[^/]+/([^/]+)(?:/[^/]+(/.*)?)?", path)
-    return f"{match[1]}{match[2] or ''}" if match else path
-
-
 class Operator:
     """One replica behind a gateway, which is started again whenever it was killed, as the kubelet does."""
 
-    def __init__(self, api: ApiServer, gateway: Gateway, namespace: str, directory: Path) -> None:
+    def __init__(self, api: ApiServer, gateway: Gateway, namespace: str, directory: Path, *arguments: str) -> None:
         self._api = api
+        self.gateway = gateway
         token = api.account_token(OPERATOR_NAMESPACE, "whatsapp-operator")
         (directory / "claim-key").write_bytes(b"k" * 32)
         config = {
@@ -123,6 +63,7 @@ class Operator:
             *("--session-image", "example/session:1", "--claim-key-file", str(directory / "claim-key")),
             *("--watch-namespaces", namespace, "--http-host", "127.0.0.1", "--http-port", str(self._port)),
             *("--identity", "operator", "--log-level", "debug"),
+            *arguments,
         ]
         self._ended = threading.Event()
         self._process = self._start()
@@ -137,8 +78,19 @@ class Operator:
         except OSError:
             return False
 
+    @property
+    def quiet(self) -> bool:
+        """It is there, knows everything, and has written nothing for a second."""
+        return self.ready and time.monotonic() - self.gateway.last_write > 1.0
+
     def kill(self) -> None:
         self._process.kill()
+
+    def restart(self) -> None:
+        """Kill it, and wait until the next one is ready."""
+        before = self._process
+        before.kill()
+        eventually(lambda: self._process is not before and self.ready, "the next operator is ready")
 
     def close(self) -> None:
         self._ended.set()
@@ -158,32 +110,6 @@ class Operator:
             # Nobody waits until the lease of the dead has run out.
             self._api.patch(LEASE, {"spec": {"holderIdentity": ""}})
             self._process = self._start()
-
-
-@pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    server = ApiServer.from_kubeconfig(control_plane.kubeconfig)
-    server.install()
-    wait_until_served(server)
-    with live_node(server):
-        yield server
-
-
-@contextmanager
-def crashing(api: ApiServer, namespace: str, directory: Path) -> Iterator[Crashes]:
-    directory.mkdir()
-    with Gateway(api, directory) as gateway:
-        operator = Operator(api, gateway, namespace, directory)
-        crashes = Crashes(operator)
-        gateway.hook = crashes.hook
-        try:
-            yield crashes
-        except AssertionError as error:
-            raise AssertionError(
-                f"{error}\ncrashed {crashes.points[-5:]}\n{operator.log.read_text()[-6000:]}"
-            ) from error
-        finally:
-            operator.close()
 
 
 class Life:
@@ -275,29 +201,3 @@ def outcome(stage: Stage, name: str) -> dict[str, Any]:
         "secret": secret and sorted(secret["metadata"]["labels"]),
         "claims": len(stage.claims(name)),
     }
-
-
-def live(stage: Stage, crashes: Crashes, *, crash: bool) -> dict[str, dict[str, Any]]:
-    """A whole life; what there is after each step."""
-    life, found = Life(stage), {}
-    for step in STEPS:
-        crashes.step = step if crash else None
-        getattr(life, step)()
-        eventually(lambda: crashes.quiet, "the operator has nothing left to do")
-        found[step] = outcome(stage, Life.name)
-    return found
-
-
-def test_a_crash_at_each_write_of_a_life_leads_to_the_same_end(
-    api: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    calm, shaken = make_namespace(api, "calm"), make_namespace(api, "shaken")
-    with crashing(api, calm.namespace, tmp_path / "calm") as crashes:
-        expected = live(calm, crashes, crash=False)
-    with crashing(api, shaken.namespace, tmp_path / "shaken") as crashes:
-        found = live(shaken, crashes, crash=True)
-    with capsys.disabled():
-        print(f"\ncrashed at {len(crashes.points)} points, {len(crashes.seen)} kinds of write")  # noqa: T201
-    for step in STEPS:
-        assert found[step] == expected[step], step
-        assert any(f" {step}: " in point for point in crashes.points), f"no crash in {step}"

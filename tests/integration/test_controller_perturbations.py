@@ -1,0 +1,268 @@
+"""What Sieve calls perturbations (OSDI 2022): whatever the operator misses, the life of a session ends up the same.
+
+Crashes between any two writes, views of the past, states that are never seen; and an API server that is slow or away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.apiserver import ApiServer
+from tests.cluster.control_plane import ControlPlane
+from tests.integration.api_gateway import Answer, Call, Forward, Gateway, Hook, Severed
+from tests.integration.controller_life import LEASE, STEPS, Life, Operator, outcome
+from tests.integration.controller_stand_ins import Stage, live_node, make_namespace, wait_until_served
+from tests.waiting import eventually
+
+Outcomes = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
+    server = ApiServer.from_kubeconfig(control_plane.kubeconfig)
+    server.install()
+    wait_until_served(server)
+    with live_node(server):
+        yield server
+
+
+@contextmanager
+def running(api: ApiServer, stage: Stage, directory: Path, *arguments: str) -> Iterator[Operator]:
+    """An operator that serves the stage alone; its log is in what fails."""
+    directory.mkdir()
+    with Gateway(api, directory) as gateway:
+        operator = Operator(api, gateway, stage.namespace, directory, *arguments)
+        try:
+            yield operator
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{operator.log.read_text()[-6000:]}") from error
+        finally:
+            operator.close()
+
+
+def live(stage: Stage, operator: Operator, begin: Callable[[str], None] = lambda _: None) -> Outcomes:
+    """A whole life; what there is after each step. `begin` is told of each step before it."""
+    life, found = Life(stage), {}
+    for step in STEPS:
+        begin(step)
+        getattr(life, step)()
+        eventually(lambda: operator.quiet, "the operator has nothing left to do", seconds=60)
+        found[step] = outcome(stage, Life.name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def calm(api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """A life without any disturbance."""
+    stage = make_namespace(api, "calm")
+    with running(api, stage, tmp_path_factory.mktemp("calm") / "operator") as operator:
+        return live(stage, operator)
+
+
+def kind_of(path: str) -> str:
+    """The resource and subresource of a path, without the name of the object."""
+    match = re.fullmatch(r"/apis?/(?:[^/]+/)?v[^/]+/namespaces/[^/]+/([^/]+)(?:/[^/]+(/.*)?)?", path)
+    return f"{match[1]}{match[2] or ''}" if match else path
+
+
+@dataclass
+class Crashes:
+    """Kills the operator around its writes: in each step before the first of a kind, and after the second.
+
+    What is killed before is written again, so the second is the same write or one like it. Of the status, which is
+    written several times in a step, so are the fourth and the fifth.
+    """
+
+    operator: Operator
+    step: str = ""
+    seen: Counter[str] = field(default_factory=Counter)
+    points: list[str] = field(default_factory=list)
+
+    def begin(self, step: str) -> None:
+        self.step = step
+
+    async def hook(self, call: Call, forward: Forward) -> Answer:
+        if not call.writes or call.path == LEASE:
+            return await forward()
+        what = f"{self.step}: {call.method} {kind_of(call.path)}"
+        again = {3: "before", 4: "after"} if call.path.endswith("/status") else {}
+        moment = {0: "before", 1: "after", **again}.get(self.seen[what])
+        self.seen[what] += 1
+        if moment is None:
+            return await forward()
+        self.points.append(f"{moment} {what}")
+        if moment == "after":
+            await forward()
+        self.operator.kill()
+        raise Severed
+
+
+def test_a_crash_at_each_write(
+    api: ApiServer, calm: Outcomes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = make_namespace(api, "crashes")
+    with running(api, stage, tmp_path / "operator") as operator:
+        crashes = Crashes(operator)
+        operator.gateway.hook = crashes.hook
+        found = live(stage, operator, crashes.begin)
+    with capsys.disabled():
+        print(f"\ncrashed at {len(crashes.points)} points, at {len(crashes.seen)} kinds of write")  # noqa: T201
+    assert found == calm
+    for step in STEPS:
+        assert any(f" {step}: " in point for point in crashes.points), f"no crash in {step}"
+
+
+async def slow(_: Call, forward: Forward) -> Answer:
+    """As with a slow etcd: half a second for whatever is asked."""
+    await asyncio.sleep(0.5)
+    return await forward()
+
+
+async def cut_watches(call: Call, forward: Forward) -> Answer:
+    """Each watch ends with the first thing that it brings."""
+    answer = await forward()
+
+    async def first() -> AsyncIterator[bytes]:
+        async for chunk in answer.chunks:
+            yield chunk
+            raise Severed
+
+    return Answer(answer.status, answer.headers, first()) if call.watches else answer
+
+
+async def expire_watches(call: Call, forward: Forward) -> Answer:
+    """Each watch says after the first thing that its version is too old (410)."""
+    answer = await forward()
+    gone = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410}
+
+    async def first() -> AsyncIterator[bytes]:
+        async for chunk in answer.chunks:
+            yield chunk
+            if chunk.endswith(b"\n"):
+                yield json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n"
+                return
+
+    return Answer(answer.status, answer.headers, first()) if call.watches else answer
+
+
+async def blind_to_pods_and_volumes(call: Call, forward: Forward) -> Answer:
+    """No watch of them brings anything: only lists tell what has come, changed and gone."""
+    answer = await forward()
+
+    async def nothing() -> AsyncIterator[bytes]:
+        async for _ in answer.chunks:
+            yield b"\n"
+
+    hidden = call.watches and kind_of(call.path) in ("pods", "persistentvolumeclaims")
+    return Answer(answer.status, answer.headers, nothing()) if hidden else answer
+
+
+@pytest.mark.parametrize(
+    ("name", "hook", "arguments"),
+    [
+        ("slow", slow, ()),
+        ("cut", cut_watches, ()),
+        ("expired", expire_watches, ()),
+        ("blind", blind_to_pods_and_volumes, ("--resync-seconds", "1")),
+    ],
+    ids=["slow-api-server", "watches-are-cut", "watches-expire", "events-are-never-seen"],
+)
+def test_a_disturbed_view(
+    api: ApiServer, calm: Outcomes, tmp_path: Path, name: str, hook: Hook, arguments: tuple[str, ...]
+) -> None:
+    stage = make_namespace(api, f"view-{name}")
+    with running(api, stage, tmp_path / "operator", *arguments) as operator:
+        operator.gateway.hook = hook
+        assert live(stage, operator) == calm
+
+
+def test_an_api_server_that_is_away_at_each_step(api: ApiServer, calm: Outcomes, tmp_path: Path) -> None:
+    stage = make_namespace(api, "away")
+    with running(api, stage, tmp_path / "operator", "--lease-seconds", "2") as operator:
+        passing = operator.gateway.hook
+
+        async def away(_: Call, __: Forward) -> Answer:
+            raise Severed
+
+        def begin(step: str) -> None:
+            eventually(lambda: operator.ready, "the operator is ready")
+            operator.gateway.hook = away
+            eventually(lambda: not operator.ready, "the operator notices")
+            operator.gateway.hook = passing
+
+        assert live(stage, operator, begin) == calm
+
+
+@dataclass
+class Past:
+    """Answers lists with what they were when they were first asked for, and holds watches back until `present`."""
+
+    lists: dict[str, tuple[Answer, bytes]] = field(default_factory=dict)
+    replayed: list[str] = field(default_factory=list)
+    recording: bool = True
+    present: bool = False
+
+    async def hook(self, call: Call, forward: Forward) -> Answer:
+        if call.method != "GET" or kind_of(call.path) not in ("whatsappsessions", "pods", "persistentvolumeclaims"):
+            return await forward()
+        if call.watches:
+            while not (self.recording or self.present):
+                await asyncio.sleep(0.05)
+            return await forward()
+        if not self.recording and not self.present and call.path in self.lists:
+            self.replayed.append(kind_of(call.path))
+            answer, body = self.lists[call.path]
+            return Answer(answer.status, answer.headers, once(body))
+        answer = await forward()
+        body = b"".join([chunk async for chunk in answer.chunks])
+        if self.recording:
+            self.lists[call.path] = (answer, body)
+        return Answer(answer.status, answer.headers, once(body))
+
+
+async def once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+@pytest.mark.parametrize("seen_after", ["create", "pair", "suspend"])
+def test_a_restarted_operator_that_sees_the_past_does_no_harm(
+    api: ApiServer, calm: Outcomes, tmp_path: Path, seen_after: str
+) -> None:
+    """What it sees at first: a pod that is another one by now, or none; a session that is not paired, or suspended."""
+    stage = make_namespace(api, f"past-{seen_after}")
+    life = Life(stage)
+    with running(api, stage, tmp_path / "operator") as operator:
+        past = Past()
+
+        def lead(*steps: str) -> None:
+            for step in steps:
+                getattr(life, step)()
+                eventually(lambda: operator.quiet, "the operator has nothing left to do")
+
+        lead(*STEPS[: STEPS.index(seen_after) + 1])
+        operator.gateway.hook = past.hook
+        operator.restart()
+        eventually(lambda: operator.quiet and len(past.lists) == 3, "the lists are on record")
+        past.recording = False
+        past.present = True
+        lead(*STEPS[STEPS.index(seen_after) + 1 : STEPS.index("resume") + 1])
+        pod = stage.pod(Life.name)["metadata"]["uid"]
+
+        past.present = False
+        operator.restart()
+        eventually(lambda: len(set(past.replayed)) == 3 and operator.quiet, "the operator has acted on the past")
+        past.present = True
+        eventually(lambda: operator.quiet, "the operator has nothing left to do")
+        assert stage.pod(Life.name)["metadata"]["uid"] == pod
+        assert "deletionTimestamp" not in stage.pod(Life.name)["metadata"]
+        assert outcome(stage, Life.name) == calm["resume"]

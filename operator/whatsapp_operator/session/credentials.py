@@ -98,6 +98,7 @@ class Volume:
             with contextlib.closing(
                 sqlite3.connect(f"file:{self.database}?mode=rw", uri=True, timeout=5.0)
             ) as database:
+                database.text_factory = lambda text: text.decode(errors="replace")
                 database.execute("PRAGMA query_only = ON")
                 if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                     return Credentials(present=True, valid=False)
@@ -114,7 +115,9 @@ class Volume:
         if row is None:
             return Credentials()
         jid, lid, platform, business_name, push_name = (str(value or "") for value in row)
-        return Credentials(True, jid != "", jid, lid, platform, business_name, push_name)
+        if jid == "" or "\N{REPLACEMENT CHARACTER}" in jid:
+            return Credentials(present=True, valid=False)
+        return Credentials(True, True, jid, lid, platform, business_name, push_name)
 
     def move_aside(self) -> None:
         """Keep what cannot be read, in case a person can. Raises VolumeError."""
@@ -214,5 +217,6 @@ def _volume_error(error: OSError | sqlite3.OperationalError) -> VolumeError:
     if isinstance(error, OSError):
         full, text = error.errno in _FULL, os.strerror(error.errno or errno.EIO)
     else:
-        full, text = error.sqlite_errorcode == sqlite3.SQLITE_FULL, error.sqlite_errorname
+        code = getattr(error, "sqlite_errorcode", None)  # there is none where the error is not the database's own
+        full, text = code == sqlite3.SQLITE_FULL, getattr(error, "sqlite_errorname", type(error).__name__)
     return VolumeError(Reason.VOLUME_FULL if full else Reason.VOLUME_READ_ONLY, text)

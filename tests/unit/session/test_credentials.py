@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import resource
@@ -91,6 +92,18 @@ def test_corrupt_credentials_are_seen_and_moved_aside(volume: Volume, damage: st
         volume.database.write_bytes(b"again" * 1000)
         kept = sorted(int(path.name) for path in (volume.database.parent / "corrupt").iterdir())
         assert kept == list(range(max(1, number - CORRUPT_KEPT + 1), number + 1))
+
+
+@pytest.mark.parametrize(("column", "found"), [("push_name", (True, JID)), ("jid", (False, ""))])
+def test_a_text_that_is_none_is_corrupt_only_where_it_says_which_device(
+    volume: Volume, column: str, found: tuple[bool, str]
+) -> None:
+    register(volume)
+    with contextlib.closing(sqlite3.connect(volume.database)) as database:
+        database.execute(f"UPDATE whatsmeow_device SET {column} = CAST(x'ff31' AS TEXT)")  # noqa: S608
+        database.commit()
+    credentials = volume.inspect()
+    assert (credentials.present, credentials.valid, credentials.jid) == (True, *found)
 
 
 def test_a_wipe_leaves_the_journal(volume: Volume) -> None:

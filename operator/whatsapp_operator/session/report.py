@@ -178,6 +178,8 @@ class Reporter:
         self._write = write
         self._now = now
         self._accepted: Report | None = None
+        self._certain = True
+        """No other report than the accepted one can have arrived since."""
         self._pending: Report | None = None
         self._due = 0.0
         self._changed = asyncio.Event()
@@ -186,7 +188,7 @@ class Reporter:
         self.failed = 0
 
     def update(self, report: Report) -> None:
-        if report == self._accepted:
+        if report == self._accepted and self._certain:
             self._pending = None
             return
         due = asyncio.get_running_loop().time() + delay(report, self._accepted)
@@ -229,6 +231,7 @@ class Reporter:
             report = self._pending
             if report is None:
                 return True
+            self._certain = False
             try:
                 await self._write({**report, "reportedAt": timestamp(self._now())})
             except ApiError as error:
@@ -236,7 +239,7 @@ class Reporter:
                 logger.warning("the report was not accepted: %s", error)
                 return False
             self.written += 1
-            self._accepted = report
+            self._accepted, self._certain = report, True
             if self._pending is report or self._pending == report:
                 self._pending = None
             return True

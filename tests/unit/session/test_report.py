@@ -245,6 +245,35 @@ async def test_the_last_report_wins_and_equal_ones_are_not_written() -> None:
     await running(reporter.run(), body())
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_return_to_the_accepted_report_is_told_once_another_is_on_its_way(lost: bool) -> None:
+    api = Api()
+    shown, connected = built(showing()), built(paired())
+    on_its_way, answered = asyncio.Event(), asyncio.Event()
+
+    async def write(document: dict[str, Any]) -> None:
+        await api(document)
+        if document["machine"] == "Connected":
+            on_its_way.set()
+            await answered.wait()
+            if lost:
+                raise ApiError(0, "the answer was lost")
+
+    reporter = report.Reporter(write, lambda: START)
+
+    async def body() -> None:
+        reporter.update(shown)
+        await until(lambda: api.taken)
+        reporter.update(connected)
+        await on_its_way.wait()
+        reporter.update(shown)
+        answered.set()
+        await until(lambda: len(api.taken) == 3)
+        assert [document["machine"] for document in api.taken] == ["ShowingQR", "Connected", "ShowingQR"]
+
+    await running(reporter.run(), body())
+
+
 async def test_a_transient_state_waits_and_is_forgotten() -> None:
     api = Api()
     reporter = report.Reporter(api, lambda: START)

@@ -31,7 +31,8 @@ def not_after(journal: Journal, now: float, limits: Limits) -> Journal:
     if hold is not None and hold.until is not None and hold.since > now:
         hold = Hold(hold.reason, now + (hold.until - hold.since), now)
     if removal is not None and removal.until is not None:
-        removal = replace(removal, until=min(removal.until, now + limits.patience(removal.cause)))
+        # A new process has all the time for the log-out, unless it was given up.
+        removal = replace(removal, until=now if removal.gave_up else now + limits.patience(removal.cause))
     return replace(
         journal,
         attempt=attempt,

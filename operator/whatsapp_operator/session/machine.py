@@ -71,14 +71,16 @@ def step(state: State, event: Event, moment: Moment, limits: Limits = LIMITS) ->
     taken = transition.state.opened and not state.opened
     saved = event.journal if isinstance(event, Opened) and taken else state.journal
     journal = transition.state.journal
-    return transition.state, (*([Save(journal)] if journal != saved else []), *transition.commands)
+    # After a failure it shows whether the volume takes anything, before the server sees another login.
+    due = journal != saved or (taken and state.was_opened)
+    return transition.state, (*([Save(journal)] if due else []), *transition.commands)
 
 
 def next_deadline(state: State, limits: Limits = LIMITS) -> float | None:
     """When the next Tick is due."""
     removal, attempt = state.journal.removal, state.journal.attempt
     due = [state.deadline]
-    if removal is not None and (state.phase in WITH_WORKER or state.phase in (Phase.IDLE, Phase.HELD)):
+    if removal is not None and state.phase in (WITH_WORKER | {Phase.IDLE, Phase.HELD}) - {Phase.LOGGING_OUT}:
         due.append(removal.until)
     if state.phase is Phase.CONNECTED:
         if attempt is not None and attempt.connected_at is not None:
@@ -315,7 +317,7 @@ class _Transition:
         desired, now, limits = self._desired(), self._moment.now, self._limits
         by_code = desired.pairing.method is PairingMethod.PAIRING_CODE
         if self.state.phase is Phase.REQUESTING and by_code:
-            self._set(deadline=now + limits.code)
+            self._set(deadline=now + limits.code, first_qr=now)
         elif self.state.phase is Phase.REQUESTING:
             self._open_window()
             self._show(Publish(now + limits.first_qr, qr=text, png=png))
@@ -347,15 +349,15 @@ class _Transition:
             deadline=now + self._limits.window + self._limits.window_grace,
             fault=None,
             detail="",
-            failures=0,
         )
 
     def _show(self, publish: Publish) -> None:
-        shown = self.state.shown
+        shown, by_code = self.state.shown, publish.code is not None
+        since = self.state.first_qr if by_code else None
         self._set(
             shown=Shown(
-                code=publish.code is not None,
-                since=self._moment.now,
+                code=by_code,
+                since=self._moment.now if since is None else since,
                 expires_at=publish.expires_at,
                 published=shown is not None and shown.published,
             )
@@ -404,13 +406,13 @@ class _Transition:
     def _ran_out(self) -> bool:
         """Whether the library had no further QR to show: each lasts `next_qr`, the first of six three times as long.
 
-        A server may offer fewer than six. Behind a pairing code there are QRs as well; the first came a little before.
+        A server may offer fewer than six. Behind a pairing code there are QRs as well, from before it came.
         """
         shown, qr = self.state.shown, self._limits.next_qr
         if shown is None:
             return False
         lasted = self._moment.now - shown.since
-        return lasted > qr / 2 and abs(lasted - qr * round(lasted / qr)) <= (2.0 if shown.code else 1.0)
+        return lasted > qr / 2 and abs(lasted - qr * round(lasted / qr)) <= 1.0
 
     def _paired(self, event: wire.Paired) -> None:
         attempt = self.state.journal.attempt
@@ -432,6 +434,7 @@ class _Transition:
             left_behind=False,
             fault=None,
             detail="",
+            failures=0,
         )
         self._journal(attempt=replace(attempt, scanned_at=self._moment.now), registered_at=self._moment.now)
         self._conceal()
@@ -445,7 +448,7 @@ class _Transition:
         self._finish_attempt(reason, succeeded=False, message=message)
         self._conceal()
         self._idle(wait)
-        self._set(fault=reason, detail=message)
+        self._set(fault=reason, detail=message, failures=0)
 
     def _drop_attempt(self) -> None:
         """The window ended without a result of its own; it does not count."""
@@ -504,6 +507,7 @@ class _Transition:
             detail="",
             corrupt=False,
             left_behind=False,
+            doubted=False,
         )
 
     def _pong(self, pong: wire.Pong) -> None:
@@ -512,6 +516,9 @@ class _Transition:
         match state.phase:
             case Phase.CONNECTED if not (pong.connected and pong.logged_in):
                 self._lost(Reason.RECONNECTING, limits.reconnect)
+                self._set(doubted=True)
+            case Phase.RECONNECTING if state.doubted and pong.connected and pong.logged_in:
+                self._enter_connected()
             case Phase.CONNECTED if pong.silence is not None and pong.silence > limits.silence:
                 self._lost(Reason.KEEP_ALIVE_TIMEOUT, limits.keepalive)
             case Phase.OPENING | Phase.AUTHENTICATING if pong.connected:
@@ -537,8 +544,9 @@ class _Transition:
             # A fifth less at most, as for a backoff: an outage ends many connections at the same time.
             deadline = self._moment.now + patience * (1.0 - 0.2 * self._moment.jitter)
             self._set(phase=Phase.RECONNECTING, deadline=deadline, fault=reason, detail="")
-        elif self.state.phase is Phase.RECONNECTING and reason is not Reason.KEEP_ALIVE_TIMEOUT:
-            self._set(fault=reason)  # an answered keepalive is no longer enough
+        elif self.state.phase is Phase.RECONNECTING:
+            # Neither a better pong nor an answered keepalive is enough any longer.
+            self._set(doubted=False, fault=self.state.fault if reason is Reason.KEEP_ALIVE_TIMEOUT else reason)
 
     def _note_disconnect(self, reason: Reason) -> None:
         """A connection that was open is not any more."""
@@ -591,8 +599,11 @@ class _Transition:
             return
         if phase is Phase.CONNECTED:
             self._note_disconnect(reason)
-        if phase is Phase.SHOWING:
+        attempt = self.state.journal.attempt
+        if phase is Phase.SHOWING and attempt is not None:
             self._conceal()
+            if self._moment.now - attempt.started_at >= self._limits.calm:
+                self._set(failures=0)
         wait = self._backoff(first)
         self._idle(wait)
         self._set(fault=reason, detail=detail, failures=self.state.failures + 1)
@@ -671,10 +682,11 @@ class _Transition:
             return
         if not failed:
             self._journal(removal=replace(removal, logged_out=True))
-        elif removal.until is None or removal.cause is Cause.EXPIRED:
+        elif removal.until is None or removal.cause is Cause.EXPIRED or not self._asked_for(removal):
             self._connection_failed(Reason.CONNECT_FAILURE, "The device could not be logged out yet.", first=1.0)
         else:
             self._journal(removal=replace(removal, until=self._moment.now))
+            self._idle(0.0)
 
     def _wiped(self) -> None:
         removal = self.state.journal.removal
@@ -934,7 +946,8 @@ class _Transition:
         state, now = self.state, self._moment.now
         if state.phase is Phase.WIPING:
             return
-        overdue = removal.until is not None and now >= removal.until
+        logging_out = state.phase is Phase.LOGGING_OUT  # it has a time of its own
+        overdue = removal.until is not None and now >= removal.until and not logging_out
         if removal.logged_out or overdue or not state.credentials.present:
             if state.credentials.present and not removal.logged_out:
                 self._journal(removal=replace(removal, gave_up=True))
@@ -942,7 +955,7 @@ class _Transition:
             self._kill_worker()
             self._set(phase=Phase.WIPING, deadline=None, fault=_REASONS[removal.cause])
             self.commands.append(Wipe())
-        elif state.phase is Phase.CONNECTED:
+        elif state.phase is Phase.CONNECTED or (state.phase in (Phase.OPENING, Phase.AUTHENTICATING) and state.let_in):
             self._set(
                 phase=Phase.LOGGING_OUT,
                 deadline=now + self._limits.logout,
@@ -1006,7 +1019,7 @@ class _Transition:
             by_code = pairing.method is PairingMethod.PAIRING_CODE
             phone = desired.phone.removeprefix("+") if by_code and desired.phone is not None else None
             self.commands.append(StartWorker(pairing.display_name, phone))
-        self._set(worker_since=now, reached=False, let_in=False)
+        self._set(worker_since=now, first_qr=None, reached=False, let_in=False, doubted=False)
 
     def _kill_worker(self) -> None:
         if self.state.phase in WITH_WORKER:

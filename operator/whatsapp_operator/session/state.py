@@ -66,10 +66,14 @@ class State:
     credentials: Credentials = field(default_factory=Credentials)
     shown: Shown | None = None
     worker_since: float | None = None
+    first_qr: float | None = None
+    """When the first QR came that stands behind a pairing code."""
     reached: bool = False
     """Something at the other end has taken this worker's connection."""
     let_in: bool = False
     """The server has said yes to this worker's login, which is not thereby finished."""
+    doubted: bool = False
+    """The connection is taken for lost because of a pong only."""
     connected_since: float | None = None
     was_connected: bool = False
     """Since this process began; a first login is no reconnect."""

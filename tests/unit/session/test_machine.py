@@ -665,6 +665,46 @@ def test_a_removal_that_is_no_longer_asked_for_costs_nothing(asked: Desired) -> 
     assert session.credentials.present
 
 
+@pytest.mark.parametrize("asked", [Desired(phone="+15551230009"), Desired(rejected_phone=PHONE), Desired(expire=True)])
+@pytest.mark.parametrize("answer", [wire.LogoutDone("timeout"), WorkerExited(), None])
+def test_a_removal_taken_back_during_a_log_out_that_fails_costs_nothing(asked: Desired, answer: Event | None) -> None:
+    session = paired(asked)
+    assert session.done(LogOut) == [LogOut()]
+    session.feed(DesiredChanged(Desired(phone=PHONE)))
+    if answer is not None:
+        session.feed(answer)
+    session.after(LIMITS.logout + 1.0)
+    session.feed(CONNECTED)
+    session.after(LIMITS.expiry)
+    assert session.at(Phase.CONNECTED)
+    assert session.credentials.present
+
+
+def test_a_log_out_has_its_time() -> None:
+    session = Session(Desired(relink_request_id="r1"), LINKED, Journal(registered_at=START - 60))
+    session.after(LIMITS.removal - 1.0)
+    session.feed(CONNECTED)
+    session.after(LIMITS.logout - 1.0)
+    session.feed(wire.LogoutDone(""))
+    assert session.state.journal.relink_outcome is RelinkOutcome.COMPLETED
+
+
+def test_a_login_that_the_server_has_let_in_can_log_out() -> None:
+    session = Session(Desired(relink_request_id="r1"), LINKED, Journal(registered_at=START - 60))
+    session.feed(wire.Pong(1, connected=True, logged_in=False))
+    assert session.done(LogOut) == []
+    session.feed(wire.Pong(2, connected=True, logged_in=True))
+    assert session.done(LogOut) == [LogOut()]
+
+
+def test_a_removal_goes_on_with_all_its_time_in_the_next_process() -> None:
+    session = Session(Desired(relink_request_id="r1"), LINKED, Journal(registered_at=START - 60))
+    late = replace(session.saved, removal=Removal(Cause.RELINK, START - 100.0, request_id="r1"))
+    again = Session(Desired(relink_request_id="r1"), LINKED, late)
+    again.feed(CONNECTED, wire.LogoutDone(""))
+    assert again.state.journal.relink_outcome is RelinkOutcome.COMPLETED
+
+
 def test_rejection_is_lifted_by_a_document_without_it() -> None:
     session = paired(Desired(rejected_phone=PHONE))
     session.feed(wire.LogoutDone(""))
@@ -875,6 +915,19 @@ def test_a_pong_without_a_socket_is_no_connection() -> None:
     assert session.at(Phase.RECONNECTING)
 
 
+def test_what_only_a_pong_has_said_another_may_take_back() -> None:
+    no, yes = wire.Pong(1, connected=False, logged_in=False), wire.Pong(2, connected=True, logged_in=True)
+    session = paired()
+    session.feed(no, yes)
+    assert session.at(Phase.CONNECTED)
+    session.after(100.0)
+    assert session.at(Phase.CONNECTED)
+    session.feed(no, wire.Disconnected(), yes)
+    assert session.at(Phase.RECONNECTING), "the library itself has said so"
+    session.feed(CONNECTED, wire.Disconnected(), yes)
+    assert session.at(Phase.RECONNECTING)
+
+
 def test_an_answered_keepalive_opens_no_closed_socket() -> None:
     session = paired()
     session.feed(wire.KeepAliveTimeout(1), wire.Disconnected(), wire.KeepAliveRestored())
@@ -1003,6 +1056,17 @@ def test_a_bad_volume_ends_the_worker_and_is_tried_again(reason: Reason) -> None
     assert session.at(Phase.OPENING)
 
 
+def test_nobody_logs_in_while_the_volume_stays_full() -> None:
+    session = paired()
+    session.feed(VolumeFailed(Reason.VOLUME_FULL))
+    session.now += LIMITS.volume_retry
+    before = session.state
+    moment = Moment(session.now, 0.0, "t")
+    assert machine.step(before, Tick(), moment)[1] == (OpenVolume(),)
+    state, commands = machine.step(before, Opened(session.saved, LINKED), moment)
+    assert commands[0] == Save(state.journal), "it shows whether the volume takes anything"
+
+
 def test_corrupt_credentials_are_moved_aside_and_paired_anew() -> None:
     session = Session(None, Credentials(present=True, valid=False))
     assert MoveAside() in session.commands
@@ -1053,6 +1117,23 @@ def test_a_worker_death_in_a_window_does_not_count() -> None:
     assert Conceal() in session.commands
     session.after(0.0)
     assert session.at(Phase.REQUESTING)
+
+
+@pytest.mark.parametrize("end", [WorkerExited(), wire.PairingEnded("timeout")])
+def test_windows_that_are_cut_at_once_are_opened_less_and_less_often(end: Event) -> None:
+    session = Session()
+    windows = 0
+    while session.now < START + 3600.0:
+        session.show()
+        windows += 1
+        session.feed(end)
+        session.after((machine.next_deadline(session.state) or 0.0) - session.now)
+    assert windows < 70
+    session.show()
+    session.now += LIMITS.calm
+    session.feed(WorkerExited())
+    session.after(0.0)
+    assert session.at(Phase.REQUESTING), "a window that lasted begins the backoff afresh"
 
 
 def test_history_keeps_the_last_ten() -> None:
@@ -1197,6 +1278,17 @@ def test_refs_that_run_out_are_the_end_of_an_attempt(refs: int) -> None:
         session.now += LIMITS.next_qr
     session.feed(wire.PairingEnded("timeout"))
     assert [entry.reason for entry in session.state.journal.history] == [Reason.EXPIRED]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 4.0, 19.0])
+def test_a_code_that_came_late_runs_out_with_its_qrs(seconds: float) -> None:
+    session = Session(Desired(phone=PHONE, pairing=PairingSpec(PairingMethod.PAIRING_CODE)))
+    session.feed(wire.QRCode("", ""))
+    session.now += seconds
+    session.feed(wire.PairingCode("ABCD-EFGH"), Published())
+    session.now += LIMITS.window - seconds
+    session.feed(wire.PairingEnded("timeout"))
+    assert session.state.journal.attempts_used == 1
 
 
 @pytest.mark.parametrize("seconds", [0.5, 8.0, 28.0])

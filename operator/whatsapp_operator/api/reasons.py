@@ -337,8 +337,8 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
     ),
     Reason.STREAM_REPLACED: Explanation(
         "Another client uses the same credentials and took the connection over.",
-        "Held for five minutes, then one try, twice as long after each; the next at status.connection.nextRetryAt.",
-        "Stop the other client; if it has a copy of the credentials, a new forceRelink ends that and must be scanned.",
+        "The session tries again by itself at status.connection.nextRetryAt, less and less often.",
+        "Stop the other client; if it has a copy of the credentials, set a new forceRelink, which costs a new pairing.",
     ),
     Reason.TEMPORARY_BAN: Explanation(
         "WhatsApp has banned the account for a time.",

@@ -85,7 +85,7 @@ class Worker:
     def __init__(self, channel: Channel, start: wire.Start) -> None:
         self._channel = channel
         self._start = start
-        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._code_requested = False
         self._opened = False
         self._client: Any = None
@@ -112,7 +112,8 @@ class Worker:
             case wire.Ping(number):
                 self._channel.send(self._pong(number))
             case wire.Logout():
-                self._calls.put(self._logout)
+                # It waits for no message: its time is short.
+                threading.Thread(target=self._logout, name="logout", daemon=True).start()
             case wire.Send():
                 self._calls.put(lambda: self._send(command))
             case wire.Quit():
@@ -274,7 +275,7 @@ class Worker:
             )
         )
 
-    # Calls, on the calls thread.
+    # Calls, on the calls thread; the log-out on one of its own.
 
     def _request_code(self, phone: str) -> None:
         from neonize.utils.enum import ClientType

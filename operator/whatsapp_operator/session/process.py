@@ -48,6 +48,7 @@ class WorkerProcess:
         self._writer: asyncio.StreamWriter | None = None
         self._ended = False  # by us: nothing is heard of it any more
         self._exited = asyncio.Event()
+        self._started = asyncio.Event()
         self._pong = asyncio.Event()
         self._fatal = ""
 
@@ -78,7 +79,10 @@ class WorkerProcess:
                 talking.cancel()
         finally:
             self._kill()
-        await self._exited.wait()
+        # What the kernel cannot end, as its volume hangs, is of no more use either.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_TIMEOUT):
+                await self._exited.wait()
         if not self._ended:
             status = None if self._process is None else self._process.returncode
             logger.warning("the worker ended, status %s%s", status, f": {self._fatal}" if self._fatal else "")
@@ -145,6 +149,8 @@ class WorkerProcess:
         try:
             while line := await reader.readline():
                 event = wire.decode_event(line)
+                if isinstance(event, wire.WorkerStarted):
+                    self._started.set()
                 if isinstance(event, wire.Pong):
                     self._pong.set()
                 if not self._ended:
@@ -153,7 +159,11 @@ class WorkerProcess:
             logger.warning("the worker cannot be understood: %s", error)
 
     async def _watch(self) -> None:
-        """End a worker that does not answer: its interpreter or the library hangs."""
+        """End a worker that does not answer: its interpreter or the library hangs.
+
+        While it loads its library it answers nothing, and on a busy node that may take long.
+        """
+        await self._started.wait()
         for number in itertools.count(1):
             await asyncio.sleep(self._ping)
             self._pong.clear()
@@ -162,6 +172,8 @@ class WorkerProcess:
                 async with asyncio.timeout(PONG_TIMEOUT):
                     await self._pong.wait()
             except TimeoutError:
+                if self._pong.is_set():
+                    continue  # it is this process that was late
                 logger.warning("the worker hangs and is killed")
                 self._kill()
                 return

@@ -1,14 +1,16 @@
+import asyncio
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.waiting import eventually
-from whatsapp_operator.session import wire, worker
-from whatsapp_operator.session.process import worker_environment
+from whatsapp_operator.session import process, wire, worker
+from whatsapp_operator.session.process import WorkerProcess, worker_environment
 from whatsapp_operator.session.worker import Channel, Worker, classify_code_error, classify_connect_error
 
 DIAL = (
@@ -98,6 +100,54 @@ def test_a_library_that_dials_keeps_no_pong_waiting(monkeypatch: pytest.MonkeyPa
         library.dialled.set()
         eventually(lambda: pong().connected, "the end of the dial")
         lines.close()
+
+
+def test_a_log_out_waits_for_no_message() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(10)
+        lines = ours.makefile("rb")
+        asked = Worker(Channel(theirs), wire.Start("db", "Chrome (Linux)"))
+        asked._client = SimpleNamespace(logout=lambda: None)
+        sending = threading.Event()
+        threading.Thread(target=asked._run_calls, daemon=True).start()
+        asked._calls.put(sending.wait)
+        asked.handle(wire.Logout())
+        assert wire.decode_event(lines.readline()) == wire.LogoutDone("")
+        sending.set()
+        lines.close()
+
+
+async def test_a_worker_is_watched_from_when_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "PONG_TIMEOUT", 0.001)
+    watched = WorkerProcess(lambda _: None, ping=0.001)
+    watching = asyncio.ensure_future(watched._watch())
+    assert await asyncio.wait({watching}, timeout=0.1) == (set(), {watching}), "it loads its library"
+    watched._started.set()
+    await asyncio.wait_for(watching, 10)
+
+
+async def test_an_answer_that_is_read_as_its_time_is_over_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "PONG_TIMEOUT", 0.0)
+    watched = WorkerProcess(lambda _: None, ping=0.0)
+    watched._started.set()
+    answers = iter(range(3))
+
+    def send(_: wire.Command) -> None:
+        if next(answers, None) is not None:
+            asyncio.get_running_loop().call_soon(watched._pong.set)
+
+    monkeypatch.setattr(watched, "send", send)
+    await watched._watch()
+    assert list(answers) == []
+
+
+async def test_a_worker_that_the_kernel_cannot_end_has_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(process, "END_TIMEOUT", 0.01)
+    stuck = WorkerProcess(lambda _: None, ping=5.0)
+    monkeypatch.setattr(stuck._exited, "set", lambda: None)
+    async with asyncio.timeout(30):
+        await stuck.run(wire.Start(str(tmp_path / "db"), "Chrome (Linux)"), {})
 
 
 def in_python(code: str) -> str:

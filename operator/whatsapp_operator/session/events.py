@@ -53,6 +53,11 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Concealed:
+    """The Secret shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class PublishFailed:
     """`status` is the HTTP status, 0 when the API server could not be reached; it is tried again."""
 
@@ -77,6 +82,7 @@ Event = (
     | VolumeFailed
     | Wiped
     | Published
+    | Concealed
     | PublishFailed
     | WorkerExited
     | Tick

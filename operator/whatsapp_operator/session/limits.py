@@ -5,13 +5,16 @@ from typing import Final
 
 from whatsapp_operator.session.model import Cause
 
+PATIENT: Final = frozenset({Cause.EXPIRED, Cause.PHONE_MISMATCH, Cause.PHONE_REJECTED})
+"""Why credentials are removed without haste."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Durations in seconds."""
 
     connect: float = 45.0
-    """From the start of a worker to a QR, a login or a failure; a black hole takes the library 30 s."""
+    """To load the library, and from then on to a QR, a login or a failure; a black hole takes the library 30 s."""
     code: float = 20.0
     """From the first QR to a pairing code."""
     window: float = 160.0
@@ -35,8 +38,8 @@ class Limits:
     logout: float = 10.0
     removal: float = 15.0
     """In all, from a request to remove the device to the wipe, when the server cannot be reached."""
-    expiry: float = 120.0
-    """The same for credentials that lay unused: nobody waits."""
+    patient_removal: float = 120.0
+    """The same where nobody waits for what comes after it, or the device is on a stranger's phone."""
     absorb: float = 60.0
     stable: float = 30.0
     """WhatsApp removes some devices 10 to 15 s after pairing; a login that lasts this long has come to stay."""
@@ -63,7 +66,7 @@ class Limits:
 
     def patience(self, cause: Cause) -> float:
         """How long a removal waits for the log-out at most."""
-        return self.expiry if cause is Cause.EXPIRED else self.removal
+        return self.patient_removal if cause in PATIENT else self.removal
 
 
 LIMITS: Final = Limits()

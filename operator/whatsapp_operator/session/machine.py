@@ -31,6 +31,7 @@ from whatsapp_operator.session.commands import (
     Wipe,
 )
 from whatsapp_operator.session.events import (
+    Concealed,
     DesiredChanged,
     Event,
     Inspected,
@@ -45,7 +46,7 @@ from whatsapp_operator.session.events import (
 )
 from whatsapp_operator.session.identity import phone_of
 from whatsapp_operator.session.journal import finished, not_after, taken_over
-from whatsapp_operator.session.limits import LIMITS, Limits
+from whatsapp_operator.session.limits import LIMITS, PATIENT, Limits
 from whatsapp_operator.session.model import (
     Attempt,
     Cause,
@@ -145,6 +146,9 @@ class _Transition:
                 self._volume_failed(reason)
             case Wiped():
                 self._wiped()
+            case Concealed():
+                if self.state.shown is None:
+                    self._journal(secret_shown=False)
             case Published():
                 self._published()
             case PublishFailed(status):
@@ -188,7 +192,10 @@ class _Transition:
                 self._connection_failed(Reason.CONNECT_FAILURE, "WhatsApp refuses the login.", first=1.0)
             case wire.ConnectEnded(kind, status):
                 self._connect_ended(kind, status)
-            case wire.WorkerStarted() | wire.SendDone() | wire.MessageReceived() | wire.Undecryptable():
+            case wire.WorkerStarted():
+                if self.state.phase in (Phase.OPENING, Phase.REQUESTING, Phase.AUTHENTICATING):
+                    self._set(deadline=self._moment.now + self._limits.connect)
+            case wire.SendDone() | wire.MessageReceived() | wire.Undecryptable():
                 pass
 
     def _desired_changed(self, desired: Desired) -> None:
@@ -224,7 +231,6 @@ class _Transition:
         if journal.secret_shown:
             # Left by a process that died in the middle of a window; that window is gone with its connection.
             self.commands.append(Conceal())
-            self._journal(secret_shown=False)
         if journal.hold is not None and journal.hold.reason in (Reason.CLIENT_OUTDATED, Reason.INVALID_SPEC):
             self._journal(hold=None)  # perhaps another image, or another spec
         self._take_credentials(credentials)
@@ -278,13 +284,14 @@ class _Transition:
             self._finish_attempt(
                 Reason.NOT_PAIRED, succeeded=False, message="The client ended before it had stored the pairing."
             )
+            self._journal(registered_at=None)
         if self.state.phase is Phase.INSPECTING:
             self._set(phase=Phase.INSPECTED)
 
     def _volume_failed(self, reason: Reason) -> None:
         self._kill_worker()
         if self.state.shown is not None:
-            self.commands.append(Conceal())  # the journal keeps saying that something is shown
+            self.commands.append(Conceal())
         conflict = reason is Reason.CREDENTIALS_CONFLICT
         self._set(
             phase=Phase.FAULTY,
@@ -458,10 +465,9 @@ class _Transition:
         self._conceal()
 
     def _conceal(self) -> None:
-        self._set(shown=None)
-        if self.state.journal.secret_shown:
-            self._journal(secret_shown=False)
-            self.commands.append(Conceal())
+        if self.state.shown is not None:
+            self._set(shown=None)
+            self.commands.append(Conceal())  # the journal says that something is shown until it is done
 
     # The connection.
 
@@ -513,14 +519,16 @@ class _Transition:
     def _pong(self, pong: wire.Pong) -> None:
         """What no event of the library tells."""
         state, now, limits = self.state, self._moment.now, self._limits
+        silent = pong.silence is not None and pong.silence > limits.silence
         match state.phase:
             case Phase.CONNECTED if not (pong.connected and pong.logged_in):
                 self._lost(Reason.RECONNECTING, limits.reconnect)
                 self._set(doubted=True)
-            case Phase.RECONNECTING if state.doubted and pong.connected and pong.logged_in:
+            case Phase.RECONNECTING if state.doubted and pong.connected and pong.logged_in and not silent:
                 self._enter_connected()
-            case Phase.CONNECTED if pong.silence is not None and pong.silence > limits.silence:
+            case Phase.CONNECTED if silent:
                 self._lost(Reason.KEEP_ALIVE_TIMEOUT, limits.keepalive)
+                self._set(doubted=True)
             case Phase.OPENING | Phase.AUTHENTICATING if pong.connected:
                 self._set(reached=True)
                 if pong.logged_in and not state.let_in:
@@ -682,7 +690,7 @@ class _Transition:
             return
         if not failed:
             self._journal(removal=replace(removal, logged_out=True))
-        elif removal.until is None or removal.cause is Cause.EXPIRED or not self._asked_for(removal):
+        elif removal.until is None or removal.cause in PATIENT or not self._asked_for(removal):
             self._connection_failed(Reason.CONNECT_FAILURE, "The device could not be logged out yet.", first=1.0)
         else:
             self._journal(removal=replace(removal, until=self._moment.now))

@@ -42,17 +42,19 @@ class Publisher:
     """Writes what is to be shown until the API server has it; what comes meanwhile replaces it.
 
     `write` sends one patch and raises ApiError. `published` and `refused` (with the HTTP status) are told of what is
-    shown, not of what is cleared.
+    shown, `cleared` of what is cleared.
     """
 
     def __init__(
         self,
         write: Callable[[dict[str, Any]], Awaitable[None]],
         published: Callable[[], None],
+        cleared: Callable[[], None],
         refused: Callable[[int], None],
     ) -> None:
         self._write = write
         self._published = published
+        self._cleared = cleared
         self._refused = refused
         self._wanted: Publish | None = None
         self._dirty = False
@@ -100,7 +102,7 @@ class Publisher:
             except ApiError as error:
                 self.failed += 1
                 if wanted is None and error.status == 404:
-                    self._dirty = self._wanted is not wanted
+                    self._done(wanted)
                     return True  # nothing there to be cleared
                 # What the API server says may quote the patch, and no pattern knows a code in base64.
                 logger.warning("the Secret was not written: %s", f"status {error.status}" if error.status else error)
@@ -108,7 +110,12 @@ class Publisher:
                     self._refused(error.status)
                 return False
             self.written += 1
-            self._dirty = self._wanted is not wanted
-            if wanted is not None:
-                self._published()
+            self._done(wanted)
             return True
+
+    def _done(self, wanted: Publish | None) -> None:
+        self._dirty = self._wanted is not wanted
+        if wanted is not None:
+            self._published()
+        elif not self._dirty:
+            self._cleared()

@@ -30,6 +30,7 @@ from whatsapp_operator.session.commands import (
 )
 from whatsapp_operator.session.credentials import Volume, VolumeError
 from whatsapp_operator.session.events import (
+    Concealed,
     DesiredChanged,
     Event,
     Inspected,
@@ -57,13 +58,13 @@ FAREWELL_TIMEOUT: Final = 2.0
 
 
 class Clock:
-    """Wall time that never jumps: the time of the start, and the monotonic seconds since."""
+    """Wall time that never jumps: the time of the start, and the seconds since, those that the node slept included."""
 
     def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
+        self._offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def now(self) -> float:
-        return self._offset + time.monotonic()
+        return self._offset + time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class _Stopped(Exception):  # noqa: N818
@@ -95,6 +96,7 @@ class Supervisor:
         self._publisher = Publisher(
             lambda patch: api.merge_patch(secret, patch),
             published=lambda: self._put(Published()),
+            cleared=lambda: self._put(Concealed()),
             refused=lambda code: self._put(PublishFailed(code)),
         )
         self._messages = messages.MessageServer(self._send_message)

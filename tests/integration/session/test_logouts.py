@@ -117,7 +117,7 @@ def test_unused_credentials_that_are_taken_are_used(
 def test_expired_credentials_of_a_suspended_session_are_wiped(
     make_session: MakeSession, simulator: SimulatorProcess, phone: str, reachable: bool
 ) -> None:
-    with make_session(limits={"expiry": 3.0}) as session:
+    with make_session(limits={"patient_removal": 3.0}) as session:
         session.pair(phone)
         session.stop()
         if not reachable:

@@ -22,6 +22,7 @@ from whatsapp_operator.session.commands import (
     Wipe,
 )
 from whatsapp_operator.session.events import (
+    Concealed,
     DesiredChanged,
     Event,
     Inspected,
@@ -61,7 +62,7 @@ class Session:
         self.state, commands = machine.begin()
         assert commands == (OpenVolume(),)
         self.feed(DesiredChanged(desired or Desired()))
-        self.feed(Opened(self.saved, self.credentials))
+        self.done_at_start = self.feed(Opened(self.saved, self.credentials))
 
     def feed(self, *events: Event) -> list[Command]:
         """The commands of the events, and of the answers that follow."""
@@ -675,7 +676,7 @@ def test_a_removal_taken_back_during_a_log_out_that_fails_costs_nothing(asked: D
         session.feed(answer)
     session.after(LIMITS.logout + 1.0)
     session.feed(CONNECTED)
-    session.after(LIMITS.expiry)
+    session.after(LIMITS.patient_removal)
     assert session.at(Phase.CONNECTED)
     assert session.credentials.present
 
@@ -703,6 +704,14 @@ def test_a_removal_goes_on_with_all_its_time_in_the_next_process() -> None:
     again = Session(Desired(relink_request_id="r1"), LINKED, late)
     again.feed(CONNECTED, wire.LogoutDone(""))
     assert again.state.journal.relink_outcome is RelinkOutcome.COMPLETED
+
+
+def test_a_strangers_phone_is_given_time_to_lose_our_device() -> None:
+    session = showing(Desired(phone=PHONE))
+    session.scan(OTHER_JID)
+    assert Wipe() not in session.after(LIMITS.removal + 5.0)
+    session.feed(replace(CONNECTED, jid=OTHER_JID))
+    assert session.done(LogOut) == [LogOut()]
 
 
 def test_rejection_is_lifted_by_a_document_without_it() -> None:
@@ -828,9 +837,11 @@ def test_a_login_that_the_server_has_let_in_gets_its_time(scanned: bool) -> None
 def test_a_crash_between_scan_and_commit_is_a_failed_attempt() -> None:
     session = showing()
     session.scan()
-    again = Session(None, Credentials(), session.saved)
+    again = Session(Desired(relink_on_logout=False), Credentials(), session.saved)
     assert again.state.journal.history[0].reason is Reason.NOT_PAIRED
     assert again.state.phase is Phase.REQUESTING
+    assert again.state.journal.logouts == 0
+    assert again.state.journal.attempts_used == 1
 
 
 @pytest.mark.parametrize("crash", [False, True])
@@ -926,6 +937,23 @@ def test_what_only_a_pong_has_said_another_may_take_back() -> None:
     assert session.at(Phase.RECONNECTING), "the library itself has said so"
     session.feed(CONNECTED, wire.Disconnected(), yes)
     assert session.at(Phase.RECONNECTING)
+
+
+def test_a_silence_that_a_pong_has_seen_another_may_end() -> None:
+    session = paired()
+    session.feed(wire.Pong(1, connected=True, logged_in=True, silence=LIMITS.silence + 1))
+    session.feed(wire.Pong(2, connected=True, logged_in=True, silence=LIMITS.silence + 6))
+    assert session.at(Phase.RECONNECTING)
+    session.feed(wire.Pong(3, connected=True, logged_in=True, silence=0.5))
+    assert session.at(Phase.CONNECTED)
+
+
+def test_a_worker_that_starts_slowly_has_all_its_time_to_connect() -> None:
+    for session in (Session(None, LINKED), Session()):
+        session.after(LIMITS.connect - 1.0)
+        session.feed(wire.WorkerStarted("0"))
+        assert KillWorker() not in session.after(LIMITS.connect - 1.0)
+        assert KillWorker() in session.after(1.0)
 
 
 def test_an_answered_keepalive_opens_no_closed_socket() -> None:
@@ -1136,6 +1164,24 @@ def test_windows_that_are_cut_at_once_are_opened_less_and_less_often(end: Event)
     assert session.at(Phase.REQUESTING), "a window that lasted begins the backoff afresh"
 
 
+def test_what_is_shown_is_cleared_by_the_next_process_unless_it_was_cleared() -> None:
+    session = showing()
+    session.scan()
+    assert session.done(Conceal) == [Conceal()]
+    assert Conceal() in Session(None, LINKED, session.saved).done_at_start
+    session.feed(Concealed())
+    assert Conceal() not in Session(None, LINKED, session.saved).done_at_start
+
+
+def test_what_was_cleared_before_is_not_what_shows_now() -> None:
+    session = showing()
+    session.feed(WorkerExited())
+    session.after(0.0)
+    session.show()
+    session.feed(Concealed())
+    assert session.saved.secret_shown
+
+
 def test_history_keeps_the_last_ten() -> None:
     session = Session(Desired(pairing=PairingSpec(attempts=20)))
     for _ in range(12):
@@ -1177,7 +1223,7 @@ def test_an_expiry_logs_out_wipes_and_rests() -> None:
 
 def test_an_expiry_does_not_wait_for_ever_for_a_server_that_is_away() -> None:
     session = Session(Desired(expire=True, relink_on_logout=False), LINKED, Journal(registered_at=START - 60))
-    assert Wipe() not in session.after(LIMITS.expiry - 1.0)
+    assert Wipe() not in session.after(LIMITS.patient_removal - 1.0)
     session.after(1.0)
     assert session.told == (MachineState.HELD, Reason.EXPIRED)
     assert not session.credentials.present
@@ -1200,7 +1246,7 @@ def test_an_expiry_tries_again_to_log_out() -> None:
 def test_an_expiry_has_its_time_after_a_clock_that_was_set_back_too() -> None:
     ahead = Removal(Cause.EXPIRED, START + 1e6)
     session = Session(Desired(expire=True), LINKED, Journal(registered_at=START - 60, removal=ahead))
-    assert session.state.journal.removal == replace(ahead, until=START + LIMITS.expiry)
+    assert session.state.journal.removal == replace(ahead, until=START + LIMITS.patient_removal)
 
 
 def test_an_expiry_of_what_is_not_paired_wipes_nothing() -> None:

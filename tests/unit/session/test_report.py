@@ -150,7 +150,7 @@ def test_tells_of_a_device_that_an_expiry_left_on_the_phone() -> None:
     for error, left in (("", False), ("timeout", True)):
         session = paired(Desired(expire=True))
         session.feed(wire.LogoutDone(error))
-        session.after(LIMITS.expiry)
+        session.after(LIMITS.patient_removal)
         document = built(session)
         assert (document["machine"], document["reason"]) == ("Held", "Expired")
         assert document["message"] == (report.LEFT_BEHIND if left else "")
@@ -320,7 +320,7 @@ async def test_the_secret_is_retried_and_told_of() -> None:
     api = Api()
     api.status = 404
     told: list[object] = []
-    publisher = Publisher(api, lambda: told.append("published"), told.append)
+    publisher = Publisher(api, lambda: told.append("published"), lambda: told.append("cleared"), told.append)
 
     async def body() -> None:
         publisher.show(Publish(START, qr="qr1", png=""))
@@ -329,7 +329,7 @@ async def test_the_secret_is_retried_and_told_of() -> None:
         publisher.show(Publish(START, qr="qr2", png=""))
         await until(lambda: "published" in told)
         publisher.show(None)
-        await until(lambda: len(api.taken) == 2)
+        await until(lambda: "cleared" in told)
         assert api.taken == [patch_of(Publish(START, qr="qr2", png="")), patch_of(None)]
 
     await running(publisher.run(), body())
@@ -338,11 +338,12 @@ async def test_the_secret_is_retried_and_told_of() -> None:
 async def test_nothing_is_to_be_cleared_in_a_secret_that_is_missing() -> None:
     api = Api()
     api.status = 404
-    publisher = Publisher(api, lambda: None, lambda _: None)
+    told: list[str] = []
+    publisher = Publisher(api, lambda: None, lambda: told.append("cleared"), lambda _: None)
 
     async def body() -> None:
         publisher.show(None)
-        await until(lambda: api.refused)
+        await until(lambda: told == ["cleared"])
         api.status = 200
         await publisher.flush()
         assert api.taken == []

@@ -1,5 +1,6 @@
 """How the supervisor carries out what the machine decides."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from whatsapp_operator.session.events import DesiredChanged, Opened
 from whatsapp_operator.session.model import Credentials, Desired, Journal
 from whatsapp_operator.session.settings import Settings
 from whatsapp_operator.session.state import Phase
-from whatsapp_operator.session.supervisor import Supervisor
+from whatsapp_operator.session.supervisor import Clock, Supervisor
 
 LINKED = Credentials(present=True, valid=True, jid="15551230001:3@s.whatsapp.net")
 
@@ -41,3 +42,10 @@ async def test_a_request_that_comes_while_the_volume_is_full_is_not_lost(
     assert supervisor._state.desired is not None
     assert supervisor._state.desired.unlink
     assert supervisor._state.journal.removal is None, "nothing is done that the journal does not know"
+
+
+def test_the_time_that_a_node_sleeps_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    before, awake = clock.now(), time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda which: awake(which) + 3600.0 * (which == time.CLOCK_BOOTTIME))
+    assert clock.now() >= before + 3600.0

@@ -308,10 +308,15 @@ class SessionMachine(RuleBasedStateMachine):
         self.jitter = jitter
         self.happen(event)
 
-    @rule(let_in=st.booleans(), silence=st.sampled_from([None, 0.1, 80.0]))
+    @rule(let_in=st.booleans(), silence=st.sampled_from([None, 0.1, 80.0]), late=st.booleans())
     @precondition(lambda self: self.worker and not self.logging_out)
-    def ask_the_library(self, let_in: bool, silence: float | None) -> None:
-        """A login that is under way is one to which the server has said yes, or not yet."""
+    def ask_the_library(self, let_in: bool, silence: float | None, late: bool) -> None:
+        """A login that is under way is one to which the server has said yes, or not yet.
+
+        One that answers late is taken for not connected; the next answer is in time.
+        """
+        if late:
+            self.happen(wire.Pong(1, False, False, silence))
         let_in = self.open or (let_in and self.credentials.valid and self.known)
         self.let_in = self.let_in or let_in
         self.turned_away = self.turned_away or not let_in
@@ -374,17 +379,19 @@ class SessionMachine(RuleBasedStateMachine):
             raise AssertionError("the machine spins")
         self.now = end
 
-    @rule(seconds=st.sampled_from([60.0, 600.0]), jitter=JITTER)
-    def bad_weather(self, seconds: float, jitter: float) -> None:
-        """Every worker dies as it starts; how often that is tried is bounded."""
+    @rule(seconds=st.sampled_from([60.0, 600.0]), jitter=JITTER, shown=st.booleans())
+    def bad_weather(self, seconds: float, jitter: float, shown: bool) -> None:
+        """Every worker dies as it starts, or as it shows its first QR; how often that is tried is bounded."""
         self.jitter = jitter
         end, before = self.now + seconds, self.starts
         while (due := machine.next_deadline(self.state)) is not None and (self.worker or due <= end):
             self.open = False
             self.now = self.now if self.worker else max(self.now, due)
+            if shown and self.state.phase is Phase.REQUESTING:
+                self.fair_weather()
             self.happen(WorkerExited() if self.worker else Tick())
+            assert self.starts - before <= 16 + seconds / (0.8 * LIMITS.backoff_cap)
         self.now = max(end, self.now)
-        assert self.starts - before <= 16 + seconds / (0.8 * LIMITS.backoff_cap)
 
     @rule(
         phone=st.sampled_from([None, *PHONES]),
@@ -407,6 +414,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     def wish(self, **changes: Any) -> None:
         self.desired = replace(self.desired, **changes)
+        self.grounds -= {"unlink", "expire", "phone", "rejected"}  # what is taken back was none
         self.look_for_grounds()
         self.happen(DesiredChanged(self.desired))
 

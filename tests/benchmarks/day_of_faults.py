@@ -500,7 +500,7 @@ class Day:
             [
                 "| what | |", "| --- | --- |", *map(_row, figures), "",
                 "### Violations", "", verdict, "",
-                "### Memory (PSS, MiB)", "", "| process | start | middle | end | growth over the second half |",
+                "### Anonymous memory (MiB)", "", "| process | start | middle | end | growth over the second half |",
                 "| --- | --- | --- | --- | --- |", *map(_row, self.memory.rows()), "",
                 "| workers aged | samples | median | most |", "| --- | --- | --- | --- |",
                 *map(_row, self.memory.rows_by_age()), "",

@@ -1,4 +1,7 @@
-"""The memory of processes over time, from /proc: PSS in MiB, in which shared pages count in part."""
+"""The memory of processes over time, from /proc: their anonymous memory in MiB.
+
+Pages of files are left out: those that processes share count for more to each of them, the fewer they are.
+"""
 
 import os
 import statistics
@@ -12,7 +15,9 @@ EVERY = 10.0
 """Seconds between samples."""
 MINUTE_OF_SAMPLES = 6
 MAX_GROWTH = 0.05
-"""Of supervisors over the second half of their time, and of workers over 6 minutes old, to those of 1 to 3."""
+"""Over the second half of a process's time."""
+OLD = 300.0
+"""Seconds after which a worker is judged; few live for longer."""
 AGES = ((0, 1), (1, 3), (3, 6), (6, 12), (12, 60))
 """Minutes."""
 
@@ -28,14 +33,15 @@ class Memory:
     def sample(self, now: float, kind: str, pid: int) -> None:
         """A process that may end at any time."""
         with suppress(OSError, ProcessLookupError):
-            self._series[kind, pid].append((now, pss(pid)))
+            self._series[kind, pid].append((now, anonymous(pid)))
 
     def sample_by_age(self, pid: int) -> None:
         with suppress(OSError, ProcessLookupError):
-            self.add_by_age(age(pid), pss(pid))
+            self.add_by_age(pid, age(pid), anonymous(pid))
 
-    def add_by_age(self, seconds: float, value: float) -> None:
+    def add_by_age(self, pid: int, seconds: float, value: float) -> None:
         self._by_age[int(seconds // 60)].append(value)
+        self._series["worker", pid].append((seconds, value))
 
     def objections(self) -> list[str]:
         """What is not flat. The simulator is not judged: it keeps every device that was ever linked."""
@@ -43,9 +49,11 @@ class Memory:
         grown = self._growth(self._longest_lived("supervisor"))
         if grown > MAX_GROWTH:
             found.append(f"the supervisors grow by {grown:.1%} over the second half")
-        young, old = self._aged(1, 3), self._aged(6, 60)
-        if len(old) >= MINUTE_OF_SAMPLES and statistics.median(old) > statistics.median(young) * (1 + MAX_GROWTH):
-            found.append("workers of more than 6 minutes are larger than those of 1 to 3")
+        old = self._old_workers()
+        if old and (grown := self._growth(old)) > MAX_GROWTH:
+            found.append(
+                f"the {len(old)} workers that lived for {OLD / 60:.0f} minutes grow by {grown:.1%} over the second half"
+            )
         return found
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -60,6 +68,10 @@ class Memory:
             ]
             name = f"{kind} (mean of {len(series)}, {minutes:.0f} min)"
             rows.append((name, *times, f"{self._growth(series):+.1%}"))
+        if old := self._old_workers():
+            rows.append(
+                (f"workers that lived for {OLD / 60:.0f} min ({len(old)})", "", "", "", f"{self._growth(old):+.1%}")
+            )
         return rows
 
     def rows_by_age(self) -> list[tuple[str, ...]]:
@@ -72,6 +84,9 @@ class Memory:
 
     def _aged(self, low: int, high: int) -> list[float]:
         return [value for minutes, values in self._by_age.items() if low <= minutes < high for value in values]
+
+    def _old_workers(self) -> list[Series]:
+        return [samples for (kind, _), samples in self._series.items() if kind == "worker" and samples[-1][0] >= OLD]
 
     def _longest_lived(self, kind: str) -> list[Series]:
         """The processes of a kind that lived nearly as long as the oldest of them."""
@@ -97,9 +112,9 @@ def growth(samples: Sequence[tuple[float, float]]) -> float:
     return slope * (times[-1] - times[0]) / statistics.fmean(values)
 
 
-def pss(pid: int) -> float:
+def anonymous(pid: int) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0) / 1024
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")), 0) / 1024
 
 
 def age(pid: int) -> float:

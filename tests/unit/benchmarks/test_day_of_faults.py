@@ -99,21 +99,20 @@ def test_growth_is_of_the_second_half() -> None:
     assert growth([(at, 90.0 if at < 50 else 50.0) for at, _ in rising]) == 0
 
 
-@pytest.mark.parametrize(("old", "flat"), [(32.0, True), (36.0, False)])
-def test_workers_that_grow_with_age_are_not_flat(old: float, flat: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("growing", "flat"), [(0.0, True), (0.05, False)])
+def test_workers_are_judged_by_their_own_growth(monkeypatch: pytest.MonkeyPatch, growing: float, flat: bool) -> None:
     memory = Memory()
-    monkeypatch.setattr("tests.benchmarks.memory.pss", lambda _: 15.0)
-    for number in range(30):
+    monkeypatch.setattr("tests.benchmarks.memory.anonymous", lambda _: 15.0)
+    for number in range(40):
         memory.sample(number, "supervisor", 1)
-        memory.add_by_age(90 + number, 32.0)
-        memory.add_by_age(600 + number, old)
+        memory.add_by_age(2, number * 10, 32.0 + number * growing * 2)
+        memory.add_by_age(3, number, 20.0 + number)  # too young to be judged
     assert (memory.objections() == []) is flat
-    assert [row[1:] for row in memory.rows_by_age()] == [("30", "32.0", "32.0"), ("30", f"{old}", f"{old}")]
 
 
 def test_supervisors_that_grow_are_not_flat(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory()
     for number in range(30):
-        monkeypatch.setattr("tests.benchmarks.memory.pss", lambda _, at=number: 15.0 + at / 10)
+        monkeypatch.setattr("tests.benchmarks.memory.anonymous", lambda _, at=number: 15.0 + at / 10)
         memory.sample(number, "supervisor", 1)
     assert len(memory.objections()) == 1

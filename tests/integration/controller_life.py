@@ -90,7 +90,7 @@ class Operator:
         """Kill it, and wait until the next one is ready."""
         before = self._process
         before.kill()
-        eventually(lambda: self._process is not before and self.ready, "the next operator is ready")
+        eventually(lambda: self._process is not before and self.ready, "the next operator is ready", seconds=60)
 
     def close(self) -> None:
         self._ended.set()
@@ -124,6 +124,7 @@ class Life:
     def create(self) -> None:
         stage = self._stage
         stage.create(self.name)
+        eventually(lambda: stage.find_pod(self.name), "the first pod", seconds=120)
         self._pod = stage.start_pod(self.name)
         stage.report(self.name, "ShowingQR", "QRAvailable")
         stage.condition(self.name, "QRReady", status="True")

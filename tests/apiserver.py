@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import socket
 import ssl
 import tempfile
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,19 @@ _INSTALLED = (
     "charts/manifests/rbac.yaml",
     "charts/manifests/admission.yaml",
 )
+
+
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+
+
+def older(value: Any, by: timedelta) -> Any:
+    """The document with every RFC 3339 time in it set back."""
+    if isinstance(value, dict):
+        return {key: older(part, by) for key, part in value.items()}
+    if isinstance(value, list):
+        return [older(part, by) for part in value]
+    moment = isinstance(value, str) and _MOMENT.fullmatch(value)
+    return (datetime.fromisoformat(value) - by).isoformat().replace("+00:00", "Z") if moment else value
 
 
 class ApiError(Exception):

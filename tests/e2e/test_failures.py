@@ -1,12 +1,12 @@
 """Failures around the pod, and bad input, on a real node."""
 
-import json
 import os
 import signal
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
-from tests.apiserver import conditions
+from tests.apiserver import conditions, older, sessions_path
 from tests.scenario import Scenario, has_condition
 from tests.waiting import eventually
 from whatsapp_operator.api import names
@@ -111,12 +111,9 @@ def test_a_suspended_session_expires_where_that_was_asked_for(scenario: Scenario
         scenario.apply(scenario.manifest("expiring", phone=phone, recovery=recovery, suspend=True))
         watch.wait(has_condition("Ready", reason="Suspended"), "Suspended")
         eventually(lambda: scenario.running_pod("expiring") is None, "the pod is gone")
-        # Nobody waits for an hour: the last report is made to be of long ago.
-        unused = {"status": {"session": {"credentials": {"lastUsedAt": "2026-01-01T00:00:00Z"}}}}
-        scenario.kubectl.run(
-            "patch", f"--namespace={scenario.namespace}", names.PLURAL, "expiring",
-            "--subresource=status", "--type=merge", f"--patch={json.dumps(unused)}",
-        )  # fmt: skip
+        # Nobody waits for an hour: all that is told becomes older.
+        aged = older(scenario.get("expiring")["status"], timedelta(hours=2))
+        scenario.api.patch(sessions_path(scenario.namespace, "expiring", "status"), {"status": aged})
         watch.wait(has_condition("AuthPaired", "False", "Expired"), "Expired")
         watch.wait(lambda seen: seen.status.get("phase") == "Expired", "the phase")
     assert scenario.simulator.devices(phone) == []

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
-from tests.apiserver import ApiError, ApiServer, conditions, secrets_path, sessions_path
+from tests.apiserver import ApiError, ApiServer, conditions, older, secrets_path, sessions_path
 from tests.waiting import eventually
 from whatsapp_operator.api import names
 from whatsapp_operator.api.reasons import EXPLANATIONS, Reason
@@ -27,7 +27,6 @@ ROOT = Path(__file__).parents[2]
 OPERATOR_NAMESPACE = "whatsapp-operator-system"
 NODE = "stand-in"
 PHONE = "+15551230001"
-_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 
 
 def free_port() -> int:
@@ -245,16 +244,7 @@ class Stage:
 
     def age(self, name: str, by: timedelta) -> None:
         """Make everything that status tells older than it is; the session is at rest."""
-
-        def older(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: older(part) for key, part in value.items()}
-            if isinstance(value, list):
-                return [older(part) for part in value]
-            moment = isinstance(value, str) and _MOMENT.fullmatch(value)
-            return (datetime.fromisoformat(value) - by).isoformat().replace("+00:00", "Z") if moment else value
-
-        self.api.patch(sessions_path(self.namespace, name, "status"), {"status": older(self.status(name))})
+        self.api.patch(sessions_path(self.namespace, name, "status"), {"status": older(self.status(name), by)})
 
     # The kubelet's part.
 

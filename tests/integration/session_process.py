@@ -27,6 +27,11 @@ HOLD = {**RELINK, "onLoggedOut": "Hold"}
 SESSION_VARIANT = ROOT / "tests" / "simulator" / "whatsapp_simulator" / "session_variant"
 
 
+def retry_at(report: dict[str, Any]) -> float:
+    """When it says that the next try is, in seconds since the epoch."""
+    return datetime.datetime.fromisoformat(report["connection"]["nextRetryAt"]).timestamp()
+
+
 def seconds_to_retry(report: dict[str, Any]) -> float:
     """From the report to the next try that it names."""
     at = [datetime.datetime.fromisoformat(text) for text in (report["connection"]["nextRetryAt"], report["reportedAt"])]

@@ -277,13 +277,15 @@ class SessionMachine(RuleBasedStateMachine):
 
     # What happens in it.
 
-    @initialize(phone=st.sampled_from([None, *PHONES, *PHONES]))
-    def begin_with_a_device(self, phone: str | None) -> None:
+    @initialize(phone=st.sampled_from([None, *PHONES, *PHONES]), connected=st.booleans())
+    def begin_with_a_device(self, phone: str | None, connected: bool) -> None:
         if phone is not None:
             self.credentials = Credentials(True, True, f"{phone[1:]}:1@s.whatsapp.net", "", "android")
             self.saved = Journal(registered_at=self.now - 1e5, last_used_at=self.now - 60.0)
             self.known = True
             self.boot()
+            if connected:
+                self.fair_weather()
 
     @rule()
     def enjoy_fair_weather(self) -> None:
@@ -322,6 +324,34 @@ class SessionMachine(RuleBasedStateMachine):
         self.turned_away = self.turned_away or not let_in
         connected = self.open or self.state.phase in (Phase.OPENING, Phase.AUTHENTICATING)
         self.happen(wire.Pong(1, connected, let_in, silence))
+
+    @rule(
+        event=st.sampled_from([None, wire.Disconnected(), wire.KeepAliveTimeout(1)]),
+        silence=st.sampled_from([0.1, 80.0]),
+    )
+    @precondition(lambda self: self.state.phase is Phase.CONNECTED)
+    def falter(self, event: Any, silence: float) -> None:
+        """A loss, or what looks like one, and the next answer of the library."""
+        self.open = self.open and not isinstance(event, wire.Disconnected)
+        if event is not None:
+            self.happen(event)
+        if self.worker:
+            self.ask_the_library(let_in=True, silence=silence, late=event is None)
+
+    @rule(
+        wish=st.sampled_from(
+            [{"phone": p} for p in PHONES] + [{"rejected_phone": p} for p in PHONES] + [{"expire": True}]
+        ),
+        done=st.booleans(),
+        told=st.booleans(),
+    )
+    @precondition(lambda self: self.state.phase is Phase.CONNECTED)
+    def think_twice(self, wish: dict[str, Any], done: bool, told: bool) -> None:
+        before = {name: getattr(self.desired, name) for name in wish}
+        self.wish(**wish)
+        self.wish(**before)
+        if self.logging_out:
+            self.answer_the_logout(done, told)
 
     @rule(phone=st.sampled_from(PHONES), told=st.sampled_from([True, True, True, False]))
     @precondition(lambda self: self.state.phase is Phase.SHOWING and self.worker)

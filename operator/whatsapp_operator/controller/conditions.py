@@ -127,11 +127,18 @@ _ORDER: Final = (
 )
 
 
+NO_POD_YET: Final = (
+    "No session pod is started before the phone is claimed; the condition PhoneClaimed tells what is in the way."
+)
+
+
 def compute(o: Observed, phone_claimed: Draft) -> Drafts:
     """All conditions; None for those that are only there while they are true."""
+    unclaimed = phone_claimed.status == "False" and o.own_pod is None
+    waits = unclaimed and not o.problems and not o.session.spec.suspend
     drafts: Drafts = {
         ConditionType.PHONE_CLAIMED: phone_claimed,
-        ConditionType.POD_READY: pod_ready(o),
+        ConditionType.POD_READY: Draft("False", Reason.POD_PENDING, NO_POD_YET) if waits else pod_ready(o),
         ConditionType.QR_READY: qr_ready(o),
         ConditionType.AUTH_PAIRED: auth_paired(o),
         ConditionType.CONNECTED: connected(o),

@@ -470,3 +470,12 @@ def test_a_reason_of_a_later_version_for_which_a_person_must_act(machine: str, p
     waits = reported(machine, "SomethingNew", connection={"nextRetryAt": "2026-11-21T11:00:00Z"})
     if machine == "Held":
         assert conditions.compute(waits, CLAIMED)[ConditionType.STALLED] is None
+
+
+@pytest.mark.parametrize("reason", [Reason.HELD_BY_OTHER, Reason.INVALID_SPEC])
+def test_nothing_is_said_to_be_starting_before_the_phone_is_claimed(reason: Reason) -> None:
+    drafts = conditions.compute(observed(), Draft("False", reason))
+    found = drafts[ConditionType.POD_READY]
+    assert found == Draft("False", Reason.POD_PENDING, conditions.NO_POD_YET)
+    suspended = conditions.compute(observed(session(spec={"suspend": True})), Draft("False", reason))
+    assert suspended[ConditionType.POD_READY] == Draft("False", Reason.SUSPENDED)

@@ -22,7 +22,8 @@ from tests.target import Target, live_target
 from tests.waiting import eventually
 from whatsapp_operator.api import names
 
-PHONE = "+15551239900"
+PHONE = "+155512399"
+"""Two digits short: those of the round."""
 MIB = 1024 * 1024
 IDLE_SECONDS = 60
 OPERATOR = "whatsapp-operator-system"
@@ -103,7 +104,7 @@ def timed(action: Callable[[], Any]) -> float:
 def measure_round(target: Target, scenario: Scenario, figures: Figures, number: int, *, idle: bool) -> None:
     name = f"bench-{number}"
     pods = f"/api/v1/namespaces/{scenario.namespace}/pods/{names.owned_name(name)}"
-    phone = f"{PHONE}{number}"
+    phone = f"{PHONE}{number:02}"
     scenario.simulator.add_phone(phone)
     # Claims do not name their session: those of earlier rounds are taken off.
     before = writes(name, scenario.namespace)["operator"]

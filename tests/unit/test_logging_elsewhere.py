@@ -173,7 +173,7 @@ def test_labels_of_the_operator_are_words_of_the_api(secret: Secret) -> None:
     assert not secret.found_in(text)
 
 
-def events_of_a_worker(secret: str) -> Iterator[wire.WorkerEvent]:
+async def events_of_a_worker(secret: str) -> Iterator[wire.WorkerEvent]:
     """One of each, with the secret in every text."""
     for cls in get_args(wire.WorkerEvent):
         values: dict[object, Any] = {str: secret, int: 1, float: 1.0, bool: True}
@@ -200,7 +200,7 @@ async def test_reports_labels_and_logs_of_a_session_hold_only_words_of_ours(
             supervisor._state = State(
                 phase, None, model.Desired(), opened=True, journal=journal, credentials=credentials
             )
-            supervisor._feed(event)
+            await supervisor._feed(event)
             told = supervisor._report(supervisor._state)
             assert not secret.found_in(told["message"])
             assert told["reason"] in words()

@@ -3,13 +3,17 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import secrets as random_tokens
 import time
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from whatsapp_operator.api import names
 from whatsapp_operator.api.reasons import MachineState, Reason
@@ -53,18 +57,23 @@ from whatsapp_operator.session.state import WITH_WORKER, Phase, State, machine_r
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 FAREWELL_TIMEOUT: Final = 2.0
 """Seconds for the last writes to the API server."""
 
 
 class Clock:
-    """Wall time that never jumps: the time of the start, and the seconds since, those that the node slept included."""
+    """Wall time that never goes back: it follows what the node's clock is put forward, and no deadline moves away."""
 
     def __init__(self) -> None:
-        self._offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._ahead = -math.inf
+        """Of the seconds that the node has run or slept."""
 
     def now(self) -> float:
-        return self._offset + time.clock_gettime(time.CLOCK_BOOTTIME)
+        since = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._ahead = max(self._ahead, time.time() - since)
+        return self._ahead + since
 
 
 class _Stopped(Exception):  # noqa: N818
@@ -77,6 +86,7 @@ class Supervisor:
         self._limits = limits
         self._clock = Clock()
         self._volume = Volume(settings.data_dir, settings.tenant, settings.session_uid)
+        self._disk = ThreadPoolExecutor(1, "volume")  # a volume may stall for minutes
         self._metrics = Metrics()
         self._boot_id = random_tokens.token_hex(8)
         self._state, self._first_commands = machine.begin()
@@ -110,6 +120,7 @@ class Supervisor:
     def stop(self) -> None:
         """Begin to end: `run` returns after the last writes, within some two seconds."""
         self._stop.set()
+        self._put(Tick())
 
     async def run(self) -> None:
         """Until `stop`. Raises what a part of it raises, as a group: there is no half of a supervisor."""
@@ -123,15 +134,14 @@ class Supervisor:
         logger.info("the session starts")
         try:
             async with asyncio.TaskGroup() as self._parts:
-                deciding = [
-                    self._parts.create_task(self._run_machine()),
-                    self._parts.create_task(self._watch_desired()),
-                ]
+                deciding = self._parts.create_task(self._run_machine())
+                watching = self._parts.create_task(self._watch_desired())
                 self._parts.create_task(self._reporter.run())
                 self._parts.create_task(self._publisher.run())
                 await self._stop.wait()
-                for part in deciding:
-                    part.cancel()
+                watching.cancel()
+                await asyncio.wait({deciding}, timeout=FAREWELL_TIMEOUT)
+                deciding.cancel()
                 await self._farewell()
                 raise _Stopped
         except* _Stopped:
@@ -139,6 +149,7 @@ class Supervisor:
         finally:
             server.close()
             socket.close()
+            self._disk.shutdown()  # before the lock is given up
             self._volume.close()
 
     # The machine.
@@ -148,9 +159,10 @@ class Supervisor:
         self._events.put_nowait((source, event))
 
     async def _run_machine(self) -> None:
-        for answer in self._execute(self._first_commands):
-            self._feed(answer)
-        while True:
+        """Until `stop`, and then to the end of the step that is being taken."""
+        for answer in await self._execute(self._first_commands):
+            await self._feed(answer)
+        while not self._stop.is_set():
             due = machine.next_deadline(self._state, self._limits)
             wait = None if due is None else max(due - self._clock.now(), 0.0)
             try:
@@ -159,9 +171,13 @@ class Supervisor:
             except TimeoutError:
                 source, event = None, Tick()
             if source is None or source is self._worker:
-                self._feed(event)
+                await self._feed(event)
 
-    def _feed(self, event: Event) -> None:
+    async def _on_disk(self, call: Callable[[], T]) -> T:
+        """What the volume answers; the loop goes on meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, call)
+
+    async def _feed(self, event: Event) -> None:
         """One event, and those that follow from its commands."""
         pending = deque([event])
         at_first = self._state
@@ -173,7 +189,7 @@ class Supervisor:
             try:
                 for command in commands:
                     if isinstance(command, Save):
-                        self._volume.save(command.journal)
+                        await self._on_disk(partial(self._volume.save, command.journal))
             except VolumeError as error:
                 logger.warning("the volume cannot be written: %s", error)
                 if isinstance(event, DesiredChanged):
@@ -185,28 +201,28 @@ class Supervisor:
                 done = ", ".join(type(command).__name__ for command in commands)
                 logger.debug("%s: %s, %s: %s", type(event).__name__, before.phase.name, state.phase.name, done)
             self._observe(before, event)
-            pending.extend(self._execute(commands))
+            pending.extend(await self._execute(commands))
         if self._state is not at_first:
             self._reporter.update(self._report(self._state))
 
-    def _execute(self, commands: tuple[Command, ...]) -> list[Event]:
+    async def _execute(self, commands: tuple[Command, ...]) -> list[Event]:
         """Returns the events that answer the commands."""
         answers: list[Event] = []
         for command in commands:
             try:
                 match command:
                     case OpenVolume():
-                        answers.append(Opened(*self._volume.open()))
+                        answers.append(Opened(*await self._on_disk(self._volume.open)))
                     case Stamp():
-                        self._volume.stamp()
+                        await self._on_disk(self._volume.stamp)
                     case Inspect():
-                        answers.append(Inspected(self._volume.inspect()))
+                        answers.append(Inspected(await self._on_disk(self._volume.inspect)))
                     case MoveAside():
                         logger.warning("the credentials cannot be read and are moved aside")
-                        self._volume.move_aside()
-                        answers.append(Inspected(self._volume.inspect()))
+                        await self._on_disk(self._volume.move_aside)
+                        answers.append(Inspected(await self._on_disk(self._volume.inspect)))
                     case Wipe():
-                        self._volume.wipe()
+                        await self._on_disk(self._volume.wipe)
                         answers.append(Wiped())
                     case StartWorker(display_name, pair_phone):
                         self._start_worker(display_name, pair_phone)
@@ -369,8 +385,9 @@ class Supervisor:
         journal = self._state.journal
         if self._state.phase is Phase.CONNECTED:
             journal = replace(journal, last_used_at=self._clock.now())
-            with contextlib.suppress(VolumeError):
-                self._volume.save(journal)
+            with contextlib.suppress(VolumeError, TimeoutError):
+                async with asyncio.timeout(FAREWELL_TIMEOUT):
+                    await self._on_disk(partial(self._volume.save, journal))
         if self._state.phase not in (Phase.HELD, Phase.FAULTY, Phase.UNLINKED):
             last = replace(
                 self._state,

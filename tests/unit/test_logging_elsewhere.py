@@ -173,7 +173,7 @@ def test_labels_of_the_operator_are_words_of_the_api(secret: Secret) -> None:
     assert not secret.found_in(text)
 
 
-async def events_of_a_worker(secret: str) -> Iterator[wire.WorkerEvent]:
+def events_of_a_worker(secret: str) -> Iterator[wire.WorkerEvent]:
     """One of each, with the secret in every text."""
     for cls in get_args(wire.WorkerEvent):
         values: dict[object, Any] = {str: secret, int: 1, float: 1.0, bool: True}

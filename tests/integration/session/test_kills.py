@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -23,8 +25,10 @@ from tests.waiting import eventually
 logger = logging.getLogger(__name__)
 
 LIMITS = {"absorb": 0.0, "calm": 0.0, "backoff_cap": 1.0, "relink_after_logout": 0.1, "lock_retry": 0.1}
-LONGEST = {"pairing": 1.2, "login": 0.8, "logout": 0.5}
-"""Seconds that each takes at most when nothing is killed."""
+LONGEST = {"pairing": 1.2, "login": 0.3, "logout": 0.02}
+"""Seconds in which most of each happens when nothing is killed."""
+STEP = re.compile(rb"\w+: (\w+), (\w+): ")
+"""The phases before and after it, as the log tells at level DEBUG."""
 
 
 def kill_worker(session: SessionProcess) -> None:
@@ -35,6 +39,13 @@ def kill_worker(session: SessionProcess) -> None:
 def kill_supervisor(session: SessionProcess) -> None:
     session.kill()
     session.start()
+
+
+def steps(session: SessionProcess, since: int) -> list[str]:
+    """The phases after each step that was logged since the log had so many bytes."""
+    with (session.directory / "log").open("rb") as log:
+        log.seek(since)
+        return [match[2].decode() for match in STEP.finditer(log.read())]
 
 
 class Account:
@@ -96,33 +107,40 @@ def test_kills_at_random_moments_cost_no_pairing(
         ThreadPoolExecutor(1) as beside,
     ):
         account = Account(session, simulator, phone)
+        hit: Counter[str] = Counter()
 
-        def kill_during(phase: str) -> str:
+        def kill_during(phase: str, since: int) -> str:
             """Returns the time of the last kill, as a report would tell it."""
             for _ in range(chance.choice((1, 1, 2))):
                 time.sleep(chance.uniform(0.0, LONGEST[phase]))
+                hit.update(steps(session, since)[-1:])
                 kill(session)
             return datetime.now(UTC).isoformat(timespec="microseconds")
 
         session.pair(phone)
         linked = [device["id"] for device in simulator.devices(phone)]
-        for number in range(rounds):
-            phase = chance.choice(sorted(LONGEST))
+        phases = (sorted(LONGEST) * rounds)[:rounds]
+        chance.shuffle(phases)
+        for number, phase in enumerate(phases):
+            since = len(session.log.encode())
             logger.warning("round %s: %s", number, phase)
             match phase:
                 case "login":
                     simulator.strike("drop", phone=phone)
-                    killed = kill_during(phase)
+                    killed = kill_during(phase, since)
                 case "logout":
                     request = account.relink()
-                    killed = kill_during(phase)
+                    eventually(lambda: "LOGGING_OUT" in steps(session, since), "the log-out", every=0.002)  # noqa: B023
+                    killed = kill_during(phase, since)
                     linked = account.scan(request)
                 case "pairing":
                     request = account.relink()
                     session.reported("a QR", lambda r: (r["machine"], r["relinkRequestID"]) == ("ShowingQR", request))  # noqa: B023
                     scanning = beside.submit(account.scan, request)
-                    killed = kill_during(phase)
+                    killed = kill_during(phase, since)
                     linked = scanning.result()
             assert len(linked) == 1, f"scanned and accepted in one round: {linked}"
             session.reported("connected since the last kill", lambda r: (r["connection"]["since"] or "") > killed)  # noqa: B023
             account.check(linked)
+    logger.warning("killed in: %s", dict(hit))
+    assert hit["LOGGING_OUT"] or rounds < 100

@@ -16,7 +16,8 @@ import yaml
 
 from tests.apiserver import ApiServer, conditions
 from tests.integration.api_gateway import Gateway
-from tests.integration.controller_stand_ins import OPERATOR_NAMESPACE, Stage, free_port
+from tests.integration.controller_stand_ins import OPERATOR_NAMESPACE, Stage
+from tests.ports import free_port
 from tests.waiting import eventually
 from whatsapp_operator.api import names
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 import yaml
 
 from tests.apiserver import ApiError, ApiServer, conditions, older, secrets_path, sessions_path
+from tests.ports import free_port
 from tests.waiting import eventually
 from whatsapp_operator.api import names
 from whatsapp_operator.api.reasons import EXPLANATIONS, Reason
@@ -27,12 +27,6 @@ ROOT = Path(__file__).parents[2]
 OPERATOR_NAMESPACE = "whatsapp-operator-system"
 NODE = "stand-in"
 PHONE = "+15551230001"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @dataclass

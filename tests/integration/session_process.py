@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from tests.integration.recording_api import RecordingApi
 from tests.integration.simulator_process import ROOT, SimulatorProcess
+from tests.ports import free_port
 from tests.waiting import eventually
 
 POD_UID = "00000000-0000-4000-8000-000000000001"
@@ -100,8 +100,7 @@ class SessionProcess:
         new.replace(self.directory / "desired" / "desired-state.json")
 
     def start(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.http_port = free.getsockname()[1]
+        self.http_port = free_port()
         settings = {
             "namespace": "shop",
             "session": "front",

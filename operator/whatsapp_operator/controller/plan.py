@@ -76,11 +76,19 @@ class _Step:
     after: float | None = None
 
 
+def _sees_the_past(o: Observed) -> bool:
+    """Whether the pod is of a later session than the one that is seen, whose watch lags behind that of the pods.
+
+    What was asked for then (to suspend, say) would be done to a pod that is asked for now.
+    """
+    return o.own_pod is not None and o.own_pod.generation > o.session.metadata.generation
+
+
 def plan(o: Observed, options: Options, now: datetime) -> Plan:
     """The next step for a session, at `now` in UTC."""
     if o.deleting:
         return _deletion(o, options, now)
-    if o.paused:
+    if o.paused or _sees_the_past(o):
         return Plan()
     requested = relink.advance(o.session, o.report, now.replace(microsecond=0))
     if o.invalid is not None:

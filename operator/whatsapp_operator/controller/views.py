@@ -32,6 +32,7 @@ class PodView:
     Attributes:
         first_seen: when this process first saw this pod, by the monotonic clock.
         desired_since: when this process first saw its present desired state, by the monotonic clock.
+        generation: of the session, when the pod was made for it.
         nudges: how often the kubelet was made to look at the present desired state again.
         started_at: start of the running container, to the second; None if it does not run.
         ended: how the container last ended: OOMKilled, or its exit code; empty if it never has.
@@ -45,6 +46,7 @@ class PodView:
     primary: bool = False
     desired_state: str | None = None
     desired_since: float = 0.0
+    generation: int = 0
     nudges: int = 0
     applied_hash: str | None = None
     phase: str = "Pending"
@@ -79,6 +81,7 @@ class PodView:
             known = None
         desired_state = annotations.get(names.ANNOTATION_DESIRED_STATE)
         nudges = annotations.get(names.ANNOTATION_NUDGES, "")
+        generation = annotations.get(names.ANNOTATION_GENERATION, "")
         told = known is not None and known.desired_state == desired_state
         pod_ready = conditions.get("Ready", {}).get("status") == "True"
         containers_ready = conditions.get("ContainersReady", {}).get("status") == "True"
@@ -90,6 +93,7 @@ class PodView:
             primary=labels.get(names.LABEL_PRIMARY) == "true",
             desired_state=desired_state,
             desired_since=known.desired_since if known is not None and told else now,
+            generation=int(generation) if generation.isdecimal() else 0,
             nudges=int(nudges) if nudges.isdecimal() else 0,
             applied_hash=annotations.get(names.ANNOTATION_APPLIED_HASH),
             phase=status.get("phase") or "Pending",

@@ -393,3 +393,11 @@ def test_a_restart_of_the_operator_writes_nothing_about_a_pod_that_is_long_in_th
     restarted = plan(observed(again, pod=creating, pod_age=0.5), OPTIONS, NOW).status
     assert restarted is not None
     assert status.dump(restarted) == status.dump(long)
+
+
+@pytest.mark.parametrize("spec", [{"suspend": True}, {"template": {"nodeSelector": {"disk": "slow"}}}])
+def test_a_pod_of_a_later_session_than_is_seen_is_left_alone(spec: dict[str, Any]) -> None:
+    seen = session(spec=spec)
+    later = pod(generation=seen.metadata.generation + 1)
+    assert plan(observed(seen, pod=later), OPTIONS, NOW) == Plan()
+    assert plan(observed(seen, pod=replace(later, generation=seen.metadata.generation)), OPTIONS, NOW).actions

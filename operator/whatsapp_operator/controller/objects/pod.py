@@ -33,7 +33,8 @@ class InvalidTemplateError(ValueError):
 def build(session: WhatsAppSession, options: Options, desired_state: str) -> Object:
     """The pod with its fixed name, without an ownerReference, with the hash that tells when it must be replaced.
 
-    The desired state goes into `names.ANNOTATION_DESIRED_STATE` and is no part of the hash.
+    The desired state goes into `names.ANNOTATION_DESIRED_STATE` and the session's generation into
+    `names.ANNOTATION_GENERATION`; they are no part of the hash.
 
     Raises:
         InvalidTemplateError: spec.template asks for something that is not allowed.
@@ -54,6 +55,7 @@ def build(session: WhatsAppSession, options: Options, desired_state: str) -> Obj
     body["metadata"]["annotations"] |= {
         names.ANNOTATION_APPLIED_HASH: _hash(body),
         names.ANNOTATION_DESIRED_STATE: desired_state,
+        names.ANNOTATION_GENERATION: str(session.metadata.generation),
     }
     return body
 

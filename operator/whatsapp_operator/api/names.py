@@ -68,6 +68,9 @@ ENV_POD_UID: Final = "WHATSAPP_POD_UID"
 ENV_PROXY_URL: Final = "WHATSAPP_PROXY_URL"
 ENV_LOG_LEVEL: Final = "WHATSAPP_LOG_LEVEL"
 
+# What the variable, the annotation and the desired state may ask for.
+LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
+
 
 def owned_name(session: str) -> str:
     """Name of everything that the session owns: pod, PersistentVolumeClaim and Secret."""

@@ -9,7 +9,6 @@ from whatsapp_operator.api import names
 from whatsapp_operator.api.models import DEFAULT_INACTIVE_EXPIRY, WhatsAppSession
 
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s)")
-LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _UNIT_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -32,7 +31,7 @@ def duration_seconds(text: str) -> float:
 def log_level(session: WhatsAppSession) -> str | None:
     """The log level asked for by annotation; None for none, or one that there is not."""
     found = session.metadata.annotations.get(names.ANNOTATION_LOG_LEVEL, "").upper()
-    return found if found in LOG_LEVELS else None
+    return found if found in names.LOG_LEVELS else None
 
 
 def wrong_log_level(session: WhatsAppSession) -> str | None:
@@ -40,7 +39,7 @@ def wrong_log_level(session: WhatsAppSession) -> str | None:
     asked = session.metadata.annotations.get(names.ANNOTATION_LOG_LEVEL, "")
     if not asked or log_level(session) is not None:
         return None
-    return f"The annotation {names.ANNOTATION_LOG_LEVEL} is ignored: it is none of {', '.join(LOG_LEVELS)}."
+    return f"The annotation {names.ANNOTATION_LOG_LEVEL} is ignored: it is none of {', '.join(names.LOG_LEVELS)}."
 
 
 def document(session: WhatsAppSession, wish: Wish) -> str:

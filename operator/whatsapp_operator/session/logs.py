@@ -5,13 +5,11 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
 
 from whatsapp_operator.api.masking import mask
+from whatsapp_operator.api.names import LOG_LEVELS
 
 logger = logging.getLogger(__name__)
-
-LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class JsonFormatter(logging.Formatter):
@@ -57,9 +55,9 @@ class Level:
         self._unknown: str | None = None
 
     def follow(self, asked: str | None) -> None:
-        """A name that is none of LEVELS is told of once and counts as None."""
-        unknown = asked if asked not in (None, *LEVELS) else None
+        """A name that is none of the known ones is told of once and counts as None."""
+        unknown = asked if asked not in (None, *LOG_LEVELS) else None
         logging.getLogger().setLevel(self._default if unknown is not None or asked is None else asked)
         if unknown not in (None, self._unknown):
-            logger.warning("the log level that is asked for is none of %s", ", ".join(LEVELS))
+            logger.warning("the log level that is asked for is none of %s", ", ".join(LOG_LEVELS))
         self._unknown = unknown

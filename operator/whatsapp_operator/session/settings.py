@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from whatsapp_operator.api import names
-from whatsapp_operator.session.logs import LEVELS
 
 
 class SettingsError(ValueError):
@@ -46,8 +45,8 @@ class Settings:
             return value
 
         level = environment.get(names.ENV_LOG_LEVEL, "INFO").upper()
-        if level not in LEVELS:
-            raise SettingsError(f"{names.ENV_LOG_LEVEL} is none of {', '.join(LEVELS)}")
+        if level not in names.LOG_LEVELS:
+            raise SettingsError(f"{names.ENV_LOG_LEVEL} is none of {', '.join(names.LOG_LEVELS)}")
         port = required("KUBERNETES_SERVICE_PORT")
         if not port.isdecimal():
             raise SettingsError("KUBERNETES_SERVICE_PORT is not a number")

@@ -12,11 +12,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tests.apiserver import ApiServer, conditions
 from tests.integration.api_gateway import Gateway
-from tests.integration.controller_stand_ins import OPERATOR_NAMESPACE, Stage
+from tests.integration.controller_stand_ins import OPERATOR_NAMESPACE, Stage, operator_arguments
 from tests.ports import free_port
 from tests.waiting import eventually
 from whatsapp_operator.api import names
@@ -46,26 +44,18 @@ class Operator:
     def __init__(self, api: ApiServer, gateway: Gateway, namespace: str, directory: Path, *arguments: str) -> None:
         self._api = api
         self.gateway = gateway
-        token = api.account_token(OPERATOR_NAMESPACE, "whatsapp-operator")
-        (directory / "claim-key").write_bytes(b"k" * 32)
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "c", "cluster": {"server": gateway.url, "certificate-authority": str(gateway.ca)}}],
-            "users": [{"name": "u", "user": {"token": token}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "x",
-        }
-        (directory / "kubeconfig").write_text(yaml.safe_dump(config))
         self.log = directory / "log"
         self._port = free_port()
-        self._arguments = [
-            *("--kubeconfig", str(directory / "kubeconfig"), "--namespace", OPERATOR_NAMESPACE),
-            *("--session-image", "example/session:1", "--claim-key-file", str(directory / "claim-key")),
-            *("--watch-namespaces", namespace, "--http-host", "127.0.0.1", "--http-port", str(self._port)),
-            *("--identity", "operator", "--log-level", "debug"),
-            *arguments,
-        ]
+        told = operator_arguments(
+            directory,
+            api=api,
+            server=gateway.url,
+            ca=gateway.ca.read_bytes(),
+            namespaces=namespace,
+            port=self._port,
+            identity="operator",
+        )
+        self._arguments = [*told, *arguments]
         self._ended = threading.Event()
         self._process = self._start()
         self._keeper = threading.Thread(target=self._keep_alive)

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from tests.apiserver import ApiError, ApiServer, conditions, older, secrets_path, sessions_path
+from tests.cluster.control_plane import ControlPlane
 from tests.ports import free_port
 from tests.waiting import eventually
 from whatsapp_operator.api import names
@@ -84,16 +85,17 @@ class Operators:
 
     def start(self, *arguments: str) -> Replica:
         number = len(self.replicas)
-        key, log = self.directory / "claim-key", self.directory / f"operator-{number}.log"
-        key.write_bytes(b"k" * 32)
-        port = free_port()
-        command = [
-            *(sys.executable, "-m", "whatsapp_operator.controller"),
-            *("--kubeconfig", str(self._kubeconfig()), "--namespace", OPERATOR_NAMESPACE),
-            *("--session-image", "example/session:1", "--claim-key-file", str(key)),
-            *("--watch-namespaces", self.namespaces, "--http-host", "127.0.0.1", "--http-port", str(port)),
-            *("--identity", f"operator-{number}", "--log-level", "debug", *arguments),
-        ]
+        log, port = self.directory / f"operator-{number}.log", free_port()
+        told = operator_arguments(
+            self.directory,
+            api=self.api,
+            server=self.api.url,
+            ca=self.api.ca,
+            namespaces=self.namespaces,
+            port=port,
+            identity=f"operator-{number}",
+        )
+        command = [sys.executable, "-m", "whatsapp_operator.controller", *told, *arguments]
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 command, cwd=ROOT, env={"PYTHONPATH": str(ROOT / "operator"), "PATH": ""}, stdout=sink, stderr=sink
@@ -123,20 +125,33 @@ class Operators:
             raise AssertionError(f"the operator has ended:\n{replica.text()}")
         return True
 
-    def _kubeconfig(self) -> Path:
-        path, ca = self.directory / "kubeconfig", self.directory / "ca.crt"
-        ca.write_bytes(self.api.ca)
-        token = self.api.account_token(OPERATOR_NAMESPACE, "whatsapp-operator")
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "c", "cluster": {"server": self.api.url, "certificate-authority": str(ca)}}],
-            "users": [{"name": "u", "user": {"token": token}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "x",
-        }
-        path.write_text(yaml.safe_dump(config))
-        return path
+
+def operator_arguments(
+    directory: Path, *, api: ApiServer, server: str, ca: bytes, namespaces: str, port: int, identity: str
+) -> list[str]:
+    """The command line of an operator that reaches the API at `server` with the account of the manifests.
+
+    Its kubeconfig and claim key are written to the directory.
+    """
+    key, authority, kubeconfig = directory / "claim-key", directory / "ca.crt", directory / "kubeconfig"
+    key.write_bytes(b"k" * 32)
+    authority.write_bytes(ca)
+    token = api.account_token(OPERATOR_NAMESPACE, "whatsapp-operator")
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": str(authority)}}],
+        "users": [{"name": "u", "user": {"token": token}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    kubeconfig.write_text(yaml.safe_dump(config))
+    return [
+        *("--kubeconfig", str(kubeconfig), "--namespace", OPERATOR_NAMESPACE),
+        *("--session-image", "example/session:1", "--claim-key-file", str(key)),
+        *("--watch-namespaces", namespaces, "--http-host", "127.0.0.1", "--http-port", str(port)),
+        *("--identity", identity, "--log-level", "debug"),
+    ]
 
 
 @contextmanager
@@ -406,6 +421,16 @@ def paired(phone: str) -> dict[str, Any]:
 def make_namespace(api: ApiServer, name: str) -> Stage:
     api.create("/api/v1/namespaces", {"metadata": {"name": name}})
     return Stage(api, name)
+
+
+@contextmanager
+def live_api(control_plane: ControlPlane) -> Iterator[ApiServer]:
+    """The API server with everything installed and a node to bind pods to."""
+    server = ApiServer.from_kubeconfig(control_plane.kubeconfig)
+    server.install()
+    wait_until_served(server)
+    with live_node(server):
+        yield server
 
 
 @contextmanager

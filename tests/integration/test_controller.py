@@ -14,13 +14,12 @@ from tests.integration.controller_stand_ins import (
     OPERATOR_NAMESPACE,
     Replica,
     Stage,
-    live_node,
+    live_api,
     make_namespace,
     operators,
     paired,
     running_status,
     settled,
-    wait_until_served,
 )
 from tests.waiting import eventually
 from whatsapp_operator.api import names
@@ -30,10 +29,7 @@ MOST_WRITES = 10
 
 @pytest.fixture(scope="module")
 def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    server = ApiServer.from_kubeconfig(control_plane.kubeconfig)
-    server.install()
-    wait_until_served(server)
-    with live_node(server):
+    with live_api(control_plane) as server:
         yield server
 
 

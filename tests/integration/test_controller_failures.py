@@ -10,12 +10,11 @@ from tests.cluster.control_plane import ControlPlane
 from tests.integration.controller_stand_ins import (
     Replica,
     Stage,
-    live_node,
+    live_api,
     make_namespace,
     operators,
     running_status,
     settled,
-    wait_until_served,
 )
 from tests.waiting import eventually
 from whatsapp_operator.api import names
@@ -26,10 +25,7 @@ REFUSING = ("limit-range", "quota", "quota-of-storage")
 
 @pytest.fixture(scope="module")
 def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    server = ApiServer.from_kubeconfig(control_plane.kubeconfig)
-    server.install()
-    wait_until_served(server)
-    with live_node(server):
+    with live_api(control_plane) as server:
         yield server
 
 

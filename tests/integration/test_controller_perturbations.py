@@ -21,7 +21,7 @@ from tests.apiserver import ApiServer
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.api_gateway import Answer, Call, Forward, Gateway, Hook, Severed
 from tests.integration.controller_life import LEASE, STEPS, Life, Operator, outcome
-from tests.integration.controller_stand_ins import Stage, live_node, make_namespace, wait_until_served
+from tests.integration.controller_stand_ins import Stage, live_api, make_namespace
 from tests.waiting import eventually
 
 Outcomes = dict[str, dict[str, Any]]
@@ -29,10 +29,7 @@ Outcomes = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    server = ApiServer.from_kubeconfig(control_plane.kubeconfig)
-    server.install()
-    wait_until_served(server)
-    with live_node(server):
+    with live_api(control_plane) as server:
         yield server
 
 

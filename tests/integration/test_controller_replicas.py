@@ -6,17 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.apiserver import ApiServer
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.controller_stand_ins import (
     OPERATOR_NAMESPACE,
     Operators,
     Stage,
-    live_node,
+    live_api,
     make_namespace,
     operators,
     settled,
-    wait_until_served,
 )
 from tests.waiting import eventually
 from whatsapp_operator.api import names
@@ -28,10 +26,7 @@ SHORT_LEASE = ("--lease-seconds", "3")
 
 @pytest.fixture(scope="module")
 def stage(control_plane: ControlPlane) -> Iterator[Stage]:
-    api = ApiServer.from_kubeconfig(control_plane.kubeconfig)
-    api.install()
-    wait_until_served(api)
-    with live_node(api):
+    with live_api(control_plane) as api:
         yield make_namespace(api, "replicas")
 
 

@@ -649,7 +649,8 @@ class _Transition:
             self._journal(removal=Removal(cause, now, logged_out=True))
         if self.state.connected_since is not None:
             self._note_disconnect(Reason.MAIN_DEVICE_GONE if main_device_gone else Reason.LOGGED_OUT)
-        self._set(phase=Phase.LOGGING_OUT, deadline=None, fault=None, detail="")
+        # What ended these connections is known now, and log-outs have a backoff of their own.
+        self._set(phase=Phase.LOGGING_OUT, deadline=None, fault=None, detail="", short_lived=0)
 
     def _stream_replaced(self) -> None:
         if self.state.phase not in WITH_LOGIN:

@@ -14,13 +14,20 @@ from tests.integration.simulator_process import SimulatorProcess
 # Logged out.
 
 
+def newest_device(simulator: SimulatorProcess, phone: str) -> int:
+    return max(device["id"] for device in simulator.devices(phone))
+
+
 def by_failure(reason: str) -> Callable[[SimulatorProcess, str], None]:
-    return lambda simulator, phone: simulator.refuse_login(phone, reason)
+    def refuse(simulator: SimulatorProcess, phone: str) -> None:
+        # Each login of the device: one may come from a worker that is being stopped, and is told to nobody.
+        simulator.refuse_login(phone, reason, device=newest_device(simulator, phone), times=None)
+
+    return refuse
 
 
 def on_the_phone(simulator: SimulatorProcess, phone: str) -> None:
-    device = max(device["id"] for device in simulator.devices(phone))
-    simulator.unlink(phone, device)
+    simulator.unlink(phone, newest_device(simulator, phone))
 
 
 LOGOUTS = pytest.mark.parametrize(

@@ -741,6 +741,20 @@ def test_logged_out_offers_one_pairing_then_waits_longer_and_longer() -> None:
     assert waits == [0.0, 300.0, 600.0, 1200.0, 2400.0, 4800.0, 9600.0, 19200.0, 21600.0, 21600.0]
 
 
+def test_logouts_are_no_short_connections_of_one_device() -> None:
+    session = paired()
+    for _ in range(6):
+        session.feed(wire.Disconnected())
+        assert session.at(Phase.RECONNECTING), "the library tells the reason of the log-out yet"
+        session.feed(wire.LoggedOut(main_device_gone=True))
+        session.after(0.0)
+        while session.state.phase is not Phase.REQUESTING:
+            due = machine.next_deadline(session.state)
+            assert due is not None
+            session.after(due - session.now)
+        session.pair()
+
+
 def test_logged_out_is_held_where_asked_for() -> None:
     session = paired(Desired(relink_on_logout=False))
     session.feed(wire.LoggedOut(main_device_gone=True))

@@ -22,15 +22,16 @@ _HOP_BY_HOP: Final = frozenset({"connection", "content-length", "host", "keep-al
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request: its HTTP method, its path without the query, and whether it is a watch."""
+    """A request: its HTTP method, its path without the query, whether it is a watch, and whether a dry run."""
 
     method: str
     path: str
     watches: bool
+    dry_run: bool = False
 
     @property
     def writes(self) -> bool:
-        return self.method in ("POST", "PUT", "PATCH", "DELETE")
+        return not self.dry_run and self.method in ("POST", "PUT", "PATCH", "DELETE")
 
 
 class Severed(Exception):  # noqa: N818
@@ -103,7 +104,7 @@ class Gateway:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        call = Call(request.method, request.path, "watch" in request.query)
+        call = Call(request.method, request.path, "watch" in request.query, "dryRun" in request.query)
         if call.writes and "/leases/" not in call.path:
             self.last_write = time.monotonic()
         upstream: list[aiohttp.ClientResponse] = []

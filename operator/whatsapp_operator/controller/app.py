@@ -14,7 +14,7 @@ from typing import Final
 
 import kopf
 
-from whatsapp_operator.controller import http, watch
+from whatsapp_operator.controller import http, policies, watch
 from whatsapp_operator.controller.cache import SELECTOR, Cache
 from whatsapp_operator.controller.events import EventWriter
 from whatsapp_operator.controller.execute import Executor
@@ -162,8 +162,24 @@ class Operator:
                 async with asyncio.timeout(self._settings.resync_seconds):
                     await self._resync.wait()
             self._resync.clear()
+            await self._check_policies()
             await self._compare_until_done()
             await self._ensure_namespaces()
+
+    async def _check_policies(self) -> None:
+        """End where they were taken away: the role binding of the next namespace would give too much.
+
+        Raises:
+            NotInForceError: some are not enforced.
+        """
+        try:
+            gone = await policies.missing(self._client, self._settings.namespace)
+        except KubeError as error:
+            _log.warning("cannot see whether the admission policies are in force: %s", error)
+            return
+        if gone:
+            # Once more, with patience: they may be being replaced.
+            await policies.require(self._client, self._settings.namespace)
 
     async def _compare_until_done(self, *, attempts: int | None = None) -> None:
         """Compare, and after a failure try again later and later.
@@ -290,7 +306,7 @@ async def run(settings: Settings) -> int:
     ) as port:
         _log.info("started", extra={"identity": settings.identity, "port": port})
         refreshing = asyncio.create_task(keep_token_fresh(configuration), name="token")
-        running = asyncio.create_task(operator.run(), name="operator")
+        running = asyncio.create_task(_run_under_policies(operator, lease_client, settings), name="operator")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
         code = _result(running)
@@ -304,11 +320,18 @@ async def run(settings: Settings) -> int:
     return code
 
 
+async def _run_under_policies(operator: Operator, client: Client, settings: Settings) -> None:
+    await policies.require(client, settings.namespace)
+    await operator.run()
+
+
 def _result(running: "asyncio.Task[None]") -> int:
     if not running.done():
         return 0
     error = running.exception()
-    if error is not None:
+    if isinstance(error, policies.NotInForceError):
+        _log.error("%s", error)
+    elif error is not None:
         _log.error("the operator has failed", exc_info=error)
     return 1
 

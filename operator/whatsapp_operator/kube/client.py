@@ -1,13 +1,14 @@
 """Requests to the API server: typed verbs and errors, raw objects."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
 import aiohttp
+import pydantic_core
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.incluster_config import load_incluster_config
@@ -20,7 +21,11 @@ Object: TypeAlias = dict[str, Any]
 
 REQUEST_TIMEOUT: Final = 15.0
 LIST_TIMEOUT: Final = 60.0
-LIST_CHUNK: Final = 500
+# Small, as the pages in memory, not the objects that are kept, make the peak of a start.
+LIST_CHUNK: Final = 250
+WATCH_CONNECT: Final = 15.0
+# The API server sends a bookmark about every minute.
+WATCH_SILENCE: Final = 75.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,8 @@ SESSIONS: Final = Resource(names.GROUP, names.VERSION, names.PLURAL)
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """All objects of a kind, and the resourceVersion they were read at."""
+class Page:
+    """Some of the objects of a kind, and the resourceVersion they were read at, the same for all pages of a list."""
 
     items: list[Object]
     resource_version: str
@@ -106,6 +111,7 @@ class Client:
     ) -> None:
         self._configuration = configuration
         self._api = ApiClient(configuration)
+        self._http: aiohttp.ClientSession | None = None
         self._before_write = before_write
         self._on_request = on_request
         self._field_manager = names.FIELD_MANAGER_OPERATOR
@@ -116,6 +122,8 @@ class Client:
         return str(self._configuration.host)
 
     async def close(self) -> None:
+        if self._http is not None:
+            await self._http.close()
         await self._api.close()
 
     def open_session(self, trace_configs: Sequence[aiohttp.TraceConfig] = ()) -> aiohttp.ClientSession:
@@ -138,23 +146,69 @@ class Client:
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
         return await self._request("get", "GET", resource.path(namespace, name))
 
-    async def list(self, resource: Resource, namespace: str | None = None, *, label_selector: str = "") -> Listing:
-        """All objects, read in chunks of 500; without a namespace those of all namespaces."""
-        items: list[Object] = []
+    async def pages(
+        self, resource: Resource, namespace: str | None = None, *, label_selector: str = ""
+    ) -> AsyncIterator[Page]:
+        """All objects, page by page, at least one; without a namespace those of all namespaces.
+
+        Raises:
+            GoneError: a page was asked for too late; begin anew.
+        """
         query: dict[str, str] = {"limit": str(LIST_CHUNK)}
         if label_selector:
             query["labelSelector"] = label_selector
         while True:
             page = await self._request("list", "GET", resource.path(namespace), query=query, seconds=LIST_TIMEOUT)
-            items += page.get("items") or []
             metadata = page["metadata"]
+            yield Page(page.get("items") or [], metadata["resourceVersion"])
             if not metadata.get("continue"):
-                return Listing(items, metadata["resourceVersion"])
+                return
             query["continue"] = metadata["continue"]
 
-    async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
-        query = {"fieldManager": self._field_manager}
-        return await self._request("create", "POST", resource.path(namespace), query=query, body=body)
+    async def watch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        version: str,
+        seconds: int,
+        label_selector: str = "",
+        on_open: Callable[[], None] = lambda: None,
+    ) -> AsyncIterator[Object]:
+        """Events after that version, bookmarks included, until the server ends the watch.
+
+        Args:
+            seconds: for how long the server is asked to keep it open.
+
+        Raises:
+            GoneError: the version is too old.
+            KubeError: the watch could not be opened, broke, was silent for too long, or the server sent an error.
+        """
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
+        query["timeoutSeconds"] = str(seconds)
+        if label_selector:
+            query["labelSelector"] = label_selector
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=WATCH_CONNECT, sock_read=WATCH_SILENCE)
+        async with self._send("watch", "GET", resource.path(namespace), query=query, timeout=timeout) as response:
+            if response.status >= 400:
+                raise _refusal(response, _decode(await response.read()))
+            on_open()
+            rest = b""
+            async for part in response.content.iter_any():
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    event = _decode(line)
+                    if not isinstance(event, dict):
+                        raise KubeError("the watch has sent what is not a JSON object")
+                    if event["type"] == "ERROR":
+                        raise from_response(int(event["object"].get("code") or 500), event["object"], None)
+                    yield event
+
+    async def create(self, resource: Resource, namespace: str | None, body: Object, *, dry_run: bool = False) -> Object:
+        """With `dry_run` nothing is kept; it is counted under a verb of its own."""
+        query = {"fieldManager": self._field_manager, **({"dryRun": "All"} if dry_run else {})}
+        verb = "dry-run" if dry_run else "create"
+        return await self._request(verb, "POST", resource.path(namespace), query=query, body=body)
 
     async def apply(
         self, resource: Resource, namespace: str | None, name: str, body: Object, *, subresource: str | None = None
@@ -214,6 +268,34 @@ class Client:
     ) -> Object:
         if method != "GET" and self._before_write is not None:
             self._before_write()
+        timeout = aiohttp.ClientTimeout(total=seconds)
+        async with self._send(
+            verb, method, path, query=query, body=body, content_type=content_type, timeout=timeout
+        ) as response:
+            decoded = _decode(await response.read())
+        if response.status >= 400:
+            raise _refusal(response, decoded)
+        if not isinstance(decoded, dict):
+            raise KubeError(f"{method} {path}: the answer is not a JSON object", code=response.status)
+        return decoded
+
+    @asynccontextmanager
+    async def _send(
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        *,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+        query: dict[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer, of whatever status; what goes wrong on the way or while it is read is an UnreachableError."""
+        if self._http is None:
+            # Not that of the library, which reads the proxy's environment and ~/.netrc at each request.
+            connector = aiohttp.TCPConnector(ssl=self._api.rest_client.ssl_context)
+            self._http = aiohttp.ClientSession(connector=connector, read_bufsize=2**18)
         url = f"{self._configuration.host}{path}"
         if query:
             url = f"{url}?{urlencode(query)}"
@@ -221,11 +303,17 @@ class Client:
         headers.update(await self._auth_headers())
         code = 0
         try:
-            response = await self._api.rest_client.request(
-                method, url, headers=headers, body=body, _request_timeout=aiohttp.ClientTimeout(total=seconds)
-            )
-            code = int(response.status)
-            raw: bytes = await response.read()
+            async with self._http.request(
+                method,
+                url,
+                headers=headers,
+                data=None if body is None else pydantic_core.to_json(body),
+                timeout=timeout,
+                proxy=self._configuration.proxy,
+                server_hostname=self._configuration.tls_server_name,
+            ) as response:
+                code = response.status
+                yield response
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise UnreachableError(
                 f"{method} {path}: {type(error).__name__}: {error}".rstrip(": "), code=code
@@ -233,12 +321,15 @@ class Client:
         finally:
             if self._on_request is not None:
                 self._on_request(verb, code)
-        try:
-            decoded = json.loads(raw)
-        except ValueError:
-            decoded = None
-        if code >= 400:
-            raise from_response(code, decoded, response.headers.get("Retry-After"))
-        if not isinstance(decoded, dict):
-            raise KubeError(f"{method} {path}: the answer is not a JSON object", code=code)
-        return decoded
+
+
+def _decode(raw: bytes) -> Any:
+    """None for what is not JSON."""
+    try:
+        return pydantic_core.from_json(raw)
+    except ValueError:
+        return None
+
+
+def _refusal(response: aiohttp.ClientResponse, decoded: Any) -> KubeError:
+    return from_response(response.status, decoded, response.headers.get("Retry-After"))

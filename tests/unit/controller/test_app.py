@@ -4,6 +4,7 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.controller.builders import OPTIONS
+from whatsapp_operator.controller import policies
 from whatsapp_operator.controller.app import FIRST_COMPARE_ATTEMPTS, Operator
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.metrics import Metrics
@@ -50,7 +51,10 @@ class ApiStandIn:
             raise self.refused["leases"]
         return {"kind": "Status"}
 
-    async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
+    async def create(self, resource: Resource, namespace: str | None, body: Object, *, dry_run: bool = False) -> Object:
+        if dry_run:
+            policy = body["metadata"]["name"].removeprefix(policies.PROBE_PREFIX)
+            raise ForbiddenError(f"ValidatingAdmissionPolicy '{policy}' denied request", code=403)
         self.created.append((resource.plural, namespace))
         if resource.plural in self.refused:
             raise self.refused[resource.plural]

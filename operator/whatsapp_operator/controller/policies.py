@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 POLICIES: Final = ("whatsapp-session-references", "whatsapp-session-secret", "whatsapp-session-status")
 PROBE_PREFIX: Final = "probe-of-"
 # A policy takes effect a second or so after it was made.
-ATTEMPTS: Final = 10
+ATTEMPTS: Final = 5
 PAUSE_SECONDS: Final = 1.0
 
 
@@ -51,7 +51,7 @@ async def require(client: Client, namespace: str) -> None:
     """Return once all policies are enforced; for as long as the API server does not answer, wait.
 
     Raises:
-        NotInForceError: some are still not after ten looks.
+        NotInForceError: some are still not after five looks.
     """
     left = ATTEMPTS
     while True:

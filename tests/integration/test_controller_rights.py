@@ -1,0 +1,181 @@
+"""The operator with no right on the whole cluster, without the policies, and what people's roles allow."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.apiserver import ROOT, ApiError, ApiServer
+from tests.cluster.control_plane import ControlPlane
+from tests.integration.controller_life import STEPS, Life
+from tests.integration.controller_stand_ins import (
+    OPERATOR_NAMESPACE,
+    Operators,
+    Stage,
+    live_api,
+    make_namespace,
+    operators,
+)
+from tests.scenario import Kubectl
+from tests.waiting import eventually
+from whatsapp_operator.api import names
+from whatsapp_operator.controller.policies import POLICIES, PROBE_PREFIX
+
+OPERATOR = f"system:serviceaccount:{OPERATOR_NAMESPACE}:whatsapp-operator"
+SERVED = "whatsapp-sessions"
+BINDING = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/whatsapp-operator"
+POLICY_API = "/apis/admissionregistration.k8s.io/v1"
+BINDINGS = f"{POLICY_API}/validatingadmissionpolicybindings"
+
+
+@pytest.fixture(scope="module")
+def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
+    with live_api(control_plane) as server:
+        yield server
+
+
+def may(api: ApiServer, user: str, verb: str, resource: str, namespace: str | None = None, **attributes: str) -> bool:
+    """Whether a user may; without a namespace, in all of them."""
+    plural, _, subresource = resource.partition("/")
+    group = names.GROUP if plural == names.PLURAL else attributes.pop("group", "")
+    asked = {"verb": verb, "group": group, "resource": plural, "subresource": subresource, "namespace": namespace or ""}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "resourceAttributes": asked | attributes},
+    }
+    return bool(api.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)["status"]["allowed"])
+
+
+# ---------------------------------------------------------------- namespaced mode
+
+
+@pytest.fixture
+def namespaced(control_plane: ControlPlane, api: ApiServer) -> Iterator[list[str]]:
+    """charts/namespaced is installed; what its Deployment tells the operator."""
+    kubectl = Kubectl(control_plane.kubectl, str(control_plane.kubeconfig), None)
+    manifests = list(yaml.safe_load_all(kubectl.run("kustomize", str(ROOT / "charts/namespaced"))))
+    api.delete(BINDING)
+    for manifest in manifests:
+        api.apply(manifest)
+    [deployment] = [manifest for manifest in manifests if manifest["kind"] == "Deployment"]
+    yield deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    api.install()
+
+
+def test_a_whole_life_with_no_right_on_the_whole_cluster(namespaced: list[str], api: ApiServer, tmp_path: Path) -> None:
+    assert api.find(BINDING) is None
+    elsewhere = make_namespace(api, "not-served")
+    stranger = elsewhere.create("stranger", phone="+15551230301")
+    [served] = [told.partition("=")[2] for told in namespaced if told.startswith("--watch-namespaces=")]
+    with operators(api, tmp_path, served) as running:
+        replica = running.start_leader()
+        life = Life(Stage(api, SERVED))
+        for step in STEPS:
+            getattr(life, step)()
+        assert running.stop(replica) == 0
+    assert "forbidden" not in replica.text()
+    assert elsewhere.session("stranger") == stranger
+    assert elsewhere.find_pod("stranger") is None
+
+
+EVERYWHERE = [
+    ("list", names.PLURAL),
+    ("watch", "pods"),
+    ("create", "pods"),
+    ("create", "secrets"),
+    ("delete", "secrets"),
+    ("get", "namespaces"),
+    ("create", "serviceaccounts"),
+]
+
+
+@pytest.mark.parametrize("namespace", [None, "kube-system", "default"], ids=["all", "kube-system", "default"])
+def test_in_namespaced_mode_nothing_is_granted_elsewhere(
+    namespaced: list[str], api: ApiServer, namespace: str | None
+) -> None:
+    eventually(lambda: not may(api, OPERATOR, *EVERYWHERE[0]), "the binding is gone")
+    allowed = [what for what in EVERYWHERE if may(api, OPERATOR, *what, namespace=namespace)]
+    assert allowed == []
+    assert all(may(api, OPERATOR, *what, namespace=SERVED) for what in EVERYWHERE)
+    assert not may(api, OPERATOR, "list", "validatingadmissionpolicies", group="admissionregistration.k8s.io")
+
+
+# ---------------------------------------------------------------- the policies
+
+
+@pytest.fixture
+def running(api: ApiServer, tmp_path: Path) -> Iterator[Operators]:
+    with operators(api, tmp_path, "default") as found:
+        yield found
+
+
+def enforced(api: ApiServer, policy: str) -> bool:
+    lease = {"metadata": {"name": f"{PROBE_PREFIX}{policy}"}}
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases?dryRun=All"
+    try:
+        api.create(path, lease)
+    except ApiError as error:
+        return error.status == 403
+    return False
+
+
+def test_without_the_policies_the_operator_does_not_run(api: ApiServer, running: Operators) -> None:
+    """Each in another way: the policy is missing, it is not bound, and its binding does but audit."""
+    missing, unbound, audited = POLICIES
+    api.delete(f"{POLICY_API}/validatingadmissionpolicies/{missing}")
+    api.delete(f"{BINDINGS}/{unbound}")
+    api.patch(f"{BINDINGS}/{audited}", {"spec": {"validationActions": ["Audit"]}})
+    eventually(lambda: not any(enforced(api, policy) for policy in POLICIES), "no policy is enforced")
+    replica = running.start()
+    assert replica.process.wait(timeout=120) == 1
+    assert f"not enforced in this cluster: ValidatingAdmissionPolicy {', '.join(POLICIES)}." in replica.text()
+    assert "Apply charts/manifests/admission.yaml" in replica.text()
+    assert "leading" not in replica.text()
+    api.install()
+    assert running.stop(running.start_leader()) == 0
+
+
+def test_a_policy_that_is_taken_away_ends_the_operator(api: ApiServer, running: Operators) -> None:
+    leader = running.start_leader("--resync-seconds", "0.5")
+    api.delete(f"{BINDINGS}/{POLICIES[1]}")
+    assert leader.process.wait(timeout=120) == 1
+    assert f"ValidatingAdmissionPolicy {POLICIES[1]}." in leader.text()
+    api.install()
+
+
+# ---------------------------------------------------------------- rights
+
+
+@pytest.mark.parametrize("verb", ["get", "list", "watch", "patch", "update", "deletecollection"])
+@pytest.mark.parametrize("namespace", [None, "default", OPERATOR_NAMESPACE], ids=["all", "default", "own"])
+def test_the_operator_cannot_read_secrets(api: ApiServer, verb: str, namespace: str | None) -> None:
+    assert not may(api, OPERATOR, verb, "secrets", namespace)
+
+
+READS, WRITES = ("get", "list", "watch"), ("create", "update", "patch", "delete", "deletecollection")
+
+
+@pytest.mark.parametrize("role", ["view", "edit", "admin"])
+def test_roles_of_people(api: ApiServer, role: str) -> None:
+    user, namespace = f"{role}er", "default"
+    api.apply(
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": user, "namespace": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+        }
+    )
+    eventually(lambda: may(api, user, "get", names.PLURAL, namespace), "the role is aggregated")
+    eventually(lambda: may(api, user, "create", names.PLURAL, namespace) == (role != "view"), "the role is aggregated")
+    assert all(may(api, user, verb, names.PLURAL, namespace) for verb in READS)
+    assert {may(api, user, verb, names.PLURAL, namespace) for verb in WRITES} == {role != "view"}
+    subresources = ("status", "finalizers")
+    for verb, subresource in itertools.product(("update", "patch"), subresources):
+        assert not may(api, user, verb, f"{names.PLURAL}/{subresource}", namespace)
+    assert not may(api, user, "get", names.PLURAL, "kube-system")
+    assert may(api, user, "get", "secrets", namespace) == (role != "view")

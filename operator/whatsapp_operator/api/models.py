@@ -334,6 +334,28 @@ class RelinkStatus(Model):
     outcome: RelinkOutcome | None = Field(None, description="What became of it.")
 
 
+class RolloutBefore(StrEnum):
+    """How a session was when its pod was to be replaced; so it must be again before the rollout goes on without it."""
+
+    DOWN = "Down"
+    REPORTING = "Reporting"
+    CONNECTED = "Connected"
+
+
+class RolloutStatus(Model):
+    """The session's place in a rollout of the session pods, from before its pod is deleted until it is back."""
+
+    revision: str | None = Field(None, max_length=64, description="What it was admitted for: image and pod.")
+    before: RolloutBefore | None = Field(
+        None,
+        description="How it was; it gives its place up when it is so again, or when a person relinks or suspends it.",
+    )
+    started_at: datetime | None = Field(None, description="When it was admitted.")
+    overdue: bool | None = Field(
+        None, description="It should be back by now; the rollout stops when all places are so."
+    )
+
+
 class AttemptResult(StrEnum):
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
@@ -477,6 +499,9 @@ class WhatsAppSessionStatus(Model):
     pairing: PairingStatus | None = Field(None, description="Pairing.")
     connection: ConnectionStatus | None = Field(None, description="The connection.")
     pod: PodStatus | None = Field(None, description="The session pod.")
+    rollout: RolloutStatus | None = Field(
+        None, description="Its place in a rollout of the session pods; see docs/operations.md."
+    )
     session: SessionReport | None = Field(None, description="The session pod's own report.")
 
 

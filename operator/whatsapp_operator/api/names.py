@@ -22,6 +22,7 @@ ANNOTATION_LOG_LEVEL: Final = f"{GROUP}/logLevel"
 
 # Written by the operator on the objects it owns.
 ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"
+ANNOTATION_SPEC_HASH: Final = f"{GROUP}/spec-hash"
 ANNOTATION_GENERATION: Final = f"{GROUP}/session-generation"
 ANNOTATION_DESIRED_STATE: Final = f"{GROUP}/desired-state"
 ANNOTATION_NUDGES: Final = f"{GROUP}/desired-state-nudges"

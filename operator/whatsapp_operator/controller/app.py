@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import kopf
@@ -22,6 +23,7 @@ from whatsapp_operator.controller.metrics import Metrics
 from whatsapp_operator.controller.observe import Observer, connected_since
 from whatsapp_operator.controller.queue import Dispatcher, WorkQueue
 from whatsapp_operator.controller.reconcile import Reconciler
+from whatsapp_operator.controller.rollout import Places, State
 from whatsapp_operator.controller.settings import LEADER_LEASE, Settings
 from whatsapp_operator.controller.views import Key
 from whatsapp_operator.kube.client import (
@@ -82,6 +84,9 @@ class Operator:
         self._executor = Executor(
             client, cache, options, namespace=settings.namespace, clock=clock, wake=self._dispatcher.add
         )
+        self._places = Places(settings.max_unavailable)
+        for state in State:
+            metrics.rollout_sessions.labels(state).set_function(partial(self._places.count, state))
         self._reconciler = Reconciler(
             cache=cache,
             observer=Observer(cache, options, namespace=settings.namespace, clock=clock),
@@ -89,6 +94,7 @@ class Operator:
             event_writer=self._events,
             metrics=metrics,
             options=options,
+            places=self._places,
             clock=clock,
         )
 
@@ -148,6 +154,7 @@ class Operator:
         self._choose_primaries()
         # Pods could be made there; the next comparison looks whether that is still so.
         self._cache.namespaces_ready.update(key.namespace for key in self._cache.pods)
+        self._places.expect(self._cache.sessions)
         for key in {*self._cache.sessions, *self._cache.pods}:
             self._dispatcher.add(key)
         self._synced = True
@@ -155,6 +162,13 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             group.create_task(_endless(self._dispatcher.run(self._settings.workers)), name="workers")
             group.create_task(_endless(self._compare_regularly()), name="compare")
+            group.create_task(self._open_rollout(), name="rollout")
+
+    async def _open_rollout(self) -> None:
+        """Not at once: while operators of two versions take turns, pods must not be replaced to and fro."""
+        await asyncio.sleep(self._settings.rollout_delay)
+        self._places.open()
+        self._reconciler.admit_next(self._dispatcher)
 
     async def _compare_regularly(self) -> None:
         while True:

@@ -132,8 +132,8 @@ NO_POD_YET: Final = (
 )
 
 
-def compute(o: Observed, phone_claimed: Draft) -> Drafts:
-    """All conditions; None for those that are only there while they are true."""
+def compute(o: Observed, phone_claimed: Draft, *, note: str | None = None) -> Drafts:
+    """All conditions; None for those that are only there while they are true. Ready begins with the note."""
     unclaimed = phone_claimed.status == "False" and o.own_pod is None
     waits = unclaimed and not o.problems and not o.session.spec.suspend
     drafts: Drafts = {
@@ -144,7 +144,7 @@ def compute(o: Observed, phone_claimed: Draft) -> Drafts:
         ConditionType.CONNECTED: connected(o),
     }
     drafts[ConditionType.STALLED] = stalled(o, drafts)
-    drafts[ConditionType.READY] = ready(o, drafts)
+    drafts[ConditionType.READY] = ready(o, drafts, note=note)
     drafts[ConditionType.RECONCILING] = reconciling(o, drafts)
     return drafts
 
@@ -354,10 +354,10 @@ def connected(o: Observed) -> Draft:
     return Draft("False", reason)
 
 
-def ready(o: Observed, drafts: Drafts) -> Draft:
+def ready(o: Observed, drafts: Drafts, *, note: str | None = None) -> Draft:
     """Whether everything asked for is there; else the most specific reason."""
     draft = _ready(o, drafts)
-    notes = (relink.wrong_token(o.session), desired.wrong_log_level(o.session))
+    notes = (note, relink.wrong_token(o.session), desired.wrong_log_level(o.session))
     told_first = " ".join(note for note in notes if note is not None)
     if not told_first:
         return draft

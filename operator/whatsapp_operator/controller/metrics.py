@@ -86,6 +86,12 @@ class Metrics:
         self.watch_restarts = Counter(
             "whatsapp_operator_watch_restarts", "Watches opened again.", ["resource"], registry=registry
         )
+        self.rollout_sessions = Gauge(
+            "whatsapp_operator_rollout_sessions",
+            "Sessions that run, by whether their pod is of the present revision.",
+            ["state"],
+            registry=registry,
+        )
         self.leader = Gauge("whatsapp_operator_leader", "1 while this replica leads.", registry=registry)
 
     def request(self, verb: str, code: int) -> None:

@@ -61,7 +61,9 @@ class Observer:
         self._namespace = namespace
         self._clock = clock
 
-    def observe(self, key: Key, *, problems: tuple[Problem, ...] = (), fresh: bool = False) -> Observed | None:
+    def observe(
+        self, key: Key, *, problems: tuple[Problem, ...] = (), fresh: bool = False, admitted: bool = False
+    ) -> Observed | None:
         """Everything about one session; None if there is no such session."""
         view = self._cache.sessions.get(key)
         if view is None:
@@ -90,6 +92,7 @@ class Observer:
             namespace_terminating=terminating.get(uid),
             deletion_age=now - view.deletion_seen if view.deletion_seen is not None else None,
             fresh=fresh,
+            admitted=admitted,
             primary_uid=self._cache.primaries.get((key.namespace, session.spec.tenant)),
             rivals=tuple(self._rivals(key, session)),
             problems=problems,

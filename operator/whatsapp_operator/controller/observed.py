@@ -71,6 +71,7 @@ class Observed:
         secret_missed: the pod has just reported that it is not there any more.
         namespace_terminating: None if nobody has asked yet.
         fresh: this very pass has added the finalizer.
+        admitted: a rollout has a place for this session.
         primary_uid: uid of the tenant's primary session.
         rivals: uids of the tenant's other connected sessions, each after the time since when.
         problems: what went wrong in this very pass.
@@ -93,6 +94,7 @@ class Observed:
     namespace_terminating: bool | None = None
     deletion_age: float | None = None
     fresh: bool = False
+    admitted: bool = False
     primary_uid: str | None = None
     rivals: tuple[tuple[datetime, str], ...] = ()
     problems: tuple[Problem, ...] = ()

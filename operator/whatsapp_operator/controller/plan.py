@@ -20,6 +20,7 @@ from whatsapp_operator.controller import (
     quantity,
     recovery,
     relink,
+    rollout,
     status,
 )
 from whatsapp_operator.controller.actions import (
@@ -59,12 +60,14 @@ class Plan:
         status: as it should be written if nothing more is done; None leaves it alone.
         requeue_after: seconds after which time alone may change the plan.
         unlink_timed_out: a device may be left on the phone's list, which a person should know.
+        rolled: the session's part in a rollout, of which the place is in the status.
     """
 
     actions: tuple[Action, ...] = ()
     status: WhatsAppSessionStatus | None = None
     requeue_after: float | None = None
     unlink_timed_out: bool = False
+    rolled: rollout.Step = rollout.NO_PART
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class _Step:
     actions: tuple[Action, ...] = ()
     problems: tuple[Problem, ...] = ()
     after: float | None = None
+    rolled: rollout.Step = rollout.NO_PART
 
 
 def _sees_the_past(o: Observed) -> bool:
@@ -96,12 +100,13 @@ def plan(o: Observed, options: Options, now: datetime) -> Plan:
     claimed = claims.decide(o)
     expires = expiry.decide(o, now)
     runs = claimed.may_run and (expires.now or not o.session.spec.suspend)
+    pod = _pod(o, options, claimed, now, runs=runs, expire=expires.now)
     steps = (
         _Step(problems=(Problem(Reason.EXPIRY_FAILED, ""),) if expires.failed else (), after=expires.after),
         _finalizer(o, claimed),
         _Step(claimed.actions),
         _surroundings(o, options) if runs else _Step(),
-        _pod(o, options, claimed, runs=runs, expire=expires.now),
+        pod,
     )
     actions = tuple(action for step in steps for action in step.actions)
     first = tuple(action for action in actions if isinstance(action, _FIRST_STEPS))
@@ -112,8 +117,9 @@ def plan(o: Observed, options: Options, now: datetime) -> Plan:
         after.append(claims.CLAIM_RETRY_SECONDS)
     return Plan(
         actions=first or actions,
-        status=status.compute(seen, claimed.condition, requested, now),
+        status=status.compute(seen, claimed.condition, requested, now, place=pod.rolled.place),
         requeue_after=min(after + _patience(o), default=None),
+        rolled=pod.rolled,
     )
 
 
@@ -214,7 +220,7 @@ def _size(volume: VolumeView, name: str, size: str) -> _Step:
     return _Step(problems=(Problem(Reason.EXPANSION_REFUSED, refused),))
 
 
-def _pod(o: Observed, options: Options, claimed: ClaimPlan, *, runs: bool, expire: bool) -> _Step:
+def _pod(o: Observed, options: Options, claimed: ClaimPlan, now: datetime, *, runs: bool, expire: bool) -> _Step:
     session, pod = o.session, o.own_pod
     name = names.owned_name(session.metadata.name)
     if o.pod is not None and pod is None:
@@ -238,22 +244,26 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan, *, runs: bool, expir
         body = pod_object.build(session, options, wanted)
     except pod_object.InvalidTemplateError as error:
         return _Step(problems=(Problem(Reason.INVALID_SPEC, conditions.told(Reason.INVALID_SPEC, str(error))),))
+    revision = pod_object.revision(options)
     if pod is None:
         volume = o.volume
         ready = o.namespace_ready and o.secret_ready and volume is not None
         own = volume is not None and volume.session_uid == session.metadata.uid and not volume.deleting
-        return _Step((CreatePod(body),)) if ready and own else _Step()
-    if _only_holds_its_volume(o):
-        return _Step((DeletePod(name, pod.uid),))
-    replaced = recovery.replacement(pod, o.pod_age, body["metadata"]["annotations"][names.ANNOTATION_APPLIED_HASH])
-    if replaced.now:
-        return _Step((DeletePod(name, pod.uid),))
-    patch = _pod_patch(o, pod, name, wanted)
-    if patch or pod.deleting:
-        return _Step(patch, after=replaced.after)
-    delivered = delivery.ensure(o)
-    after = [seconds for seconds in (replaced.after, delivered.after) if seconds is not None]
-    return _Step(delivered.actions, after=min(after, default=None))
+        rolled = rollout.advance(o, rollout.Pod(), revision, now)
+        return _Step((CreatePod(body),) if ready and own else (), after=rolled.after, rolled=rolled)
+    annotations = body["metadata"]["annotations"]
+    applied_hash, spec_hash = annotations[names.ANNOTATION_APPLIED_HASH], annotations[names.ANNOTATION_SPEC_HASH]
+    replaced = recovery.replacement(pod, o.pod_age, applied_hash=applied_hash, spec_hash=spec_hash)
+    going = pod.deleting or replaced.now or _only_holds_its_volume(o)
+    current = pod.applied_hash == applied_hash
+    seen = rollout.Pod(current=current and not going, outdated=replaced.outdated and not going)
+    rolled = rollout.advance(o, seen, revision, now)
+    if not pod.deleting and (going or rolled.replace):
+        return _Step((DeletePod(name, pod.uid),), rolled=rolled)
+    patch = _pod_patch(o, pod, name, wanted, spec_hash if current else pod.spec_hash)
+    delivered = delivery.Delivery() if patch or pod.deleting else delivery.ensure(o)
+    after = [seconds for seconds in (replaced.after, delivered.after, rolled.after) if seconds is not None]
+    return _Step((*patch, *delivered.actions), after=min(after, default=None), rolled=rolled)
 
 
 def _only_holds_its_volume(o: Observed) -> bool:
@@ -270,8 +280,8 @@ def _name_taken(name: str) -> Problem:
     )
 
 
-def _pod_patch(o: Observed, pod: PodView, name: str, wanted: str) -> tuple[Action, ...]:
-    """Annotation and label that differ. The label follows status.primary, which is written first."""
+def _pod_patch(o: Observed, pod: PodView, name: str, wanted: str, spec_hash: str | None) -> tuple[Action, ...]:
+    """Annotations and label that differ. The label follows status.primary, which is written first."""
     if pod.deleting:
         return ()
     labels: tuple[tuple[str, str | None], ...] = ()
@@ -281,6 +291,9 @@ def _pod_patch(o: Observed, pod: PodView, name: str, wanted: str) -> tuple[Actio
         labels = ((names.LABEL_PRIMARY, "true" if primary else None),)
     if pod.desired_state != wanted:
         annotations = delivery.change(wanted)
+    if pod.spec_hash != spec_hash:
+        # Another way to ask for the same pod; or the pod is of an operator that left no such hash.
+        annotations = (*annotations, (names.ANNOTATION_SPEC_HASH, spec_hash))
     if not labels and not annotations:
         return ()
     return (PatchPod(name, pod.uid, pod.version, labels, annotations),)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from whatsapp_operator.api.models import WhatsAppSessionStatus
-from whatsapp_operator.controller import events, logs, status
+from whatsapp_operator.controller import events, logs, rollout, status
 from whatsapp_operator.controller.actions import AddFinalizer, RemoveFinalizer
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.claims import lease_name
@@ -43,6 +43,7 @@ class Reconciler:
         event_writer: EventWriter,
         metrics: Metrics,
         options: Options,
+        places: rollout.Places,
         clock: Callable[[], float],
     ) -> None:
         self._cache = cache
@@ -51,6 +52,7 @@ class Reconciler:
         self._events = event_writer
         self._metrics = metrics
         self._options = options
+        self._places = places
         self._clock = clock
         self._ending: set[Key] = set()
 
@@ -75,8 +77,17 @@ class Reconciler:
             seconds = dispatcher.retry(key)
             extra = {"retry": round(seconds, 1), "code": error.code}
             _log.warning("the API server did not do it: %s", error, extra=extra)
+        finally:
+            self._places.seen(key)
+            self.admit_next(dispatcher)
         self._metrics.reconciles.labels(result).inc()
         self._metrics.reconcile_seconds.observe(self._clock() - started)
+
+    def admit_next(self, dispatcher: Dispatcher[Key]) -> None:
+        """Wake the sessions for which a rollout has a place."""
+        logs.about()
+        for key in self._places.next():
+            dispatcher.add(key)
 
     def _say_what_it_is_about(self, key: Key) -> None:
         """For the log; the task of the worker works on nothing else until it takes the next key."""
@@ -89,8 +100,10 @@ class Reconciler:
         problems: tuple[Problem, ...] = ()
         fresh = False
         for _ in range(MOST_STEPS):
-            o = self._observer.observe(key, problems=problems, fresh=fresh)
+            admitted = self._places.admitted(key)
+            o = self._observer.observe(key, problems=problems, fresh=fresh, admitted=admitted)
             if o is None:
+                self._places.note(key, None)
                 self._ending.discard(key)
                 dispatcher.queue.drop(key)
                 await self._executor.remove_orphan(key)
@@ -100,6 +113,7 @@ class Reconciler:
                 self._ending.add(key)
                 dispatcher.queue.forget(key)
             step = plan(o, self._options, datetime.now(UTC))
+            self._places.note(key, step.rolled.known)
             if step.unlink_timed_out:
                 self._tell_unlink_timed_out(o)
             self._wait_for_claims(key, o)
@@ -119,6 +133,7 @@ class Reconciler:
         """Write the status, count and tell what it means, and see to what comes next."""
         if step.status is not None:
             await self._write_status(key, o, step.status, dispatcher)
+            self._places.note(key, step.rolled.then)
         if o.problems:
             seconds = dispatcher.retry(key)
             if step.requeue_after is not None:
@@ -154,12 +169,14 @@ class Reconciler:
             pairing = o.report.pairing if o.report is not None else None
             attempt = pairing.id if pairing is not None else None
             found = [(event, attempt) for event in events.of_transition(before, new, attempt=attempt)]
+            if (overdue := rollout.turned_overdue(before, new)) is not None:
+                found.append((Event("Warning", rollout.ROLLOUT_OVERDUE, overdue), attempt))
             for event, about in [*((events.of_attempt(done), done.id) for done in counts.attempts), *found]:
                 self._events.add(session, event)
                 level = logging.WARNING if event.type == "Warning" else logging.INFO
                 _log.log(level, event.reason, extra={"attempt": about} if about is not None else None)
-            if new.relink != before.relink or new.primary != before.primary:
-                # What the pod is told follows from the status that is written.
+            if (new.relink, new.primary, new.rollout) != (before.relink, before.primary, before.rollout):
+                # What becomes of the pod, and what it is told, follows from the status that is written.
                 dispatcher.add(key)
         if not new.primary and self._cache.primaries.get(tenant) == session.metadata.uid:
             self._resign(key, tenant, dispatcher)

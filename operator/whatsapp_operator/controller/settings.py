@@ -22,6 +22,26 @@ class ClaimScope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class MaxUnavailable:
+    """How many sessions a rollout may have taken down at the same time: a number, or a percentage of those that run."""
+
+    amount: int = 5
+    percent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "MaxUnavailable":
+        """Of "5" or "10%". Raises ValueError."""
+        found = cls(int(text.removesuffix("%")), text.endswith("%"))
+        if found.amount < 0 or (found.percent and found.amount > 100):
+            raise ValueError(f"{text} is neither a number from 0 nor a percentage")
+        return found
+
+    def of(self, running: int) -> int:
+        """A percentage is rounded down, but never to nothing unless it is 0."""
+        return max(1, running * self.amount // 100) if self.percent and self.amount else self.amount
+
+
+@dataclass(frozen=True, slots=True)
 class AllowLists:
     """What spec.template may ask for beyond the defaults; empty means nothing."""
 
@@ -53,6 +73,7 @@ class Settings:
 
     Attributes:
         watch_namespaces: the namespaces served; empty means all.
+        rollout_delay: seconds for which a new leader leaves pods of another revision alone.
     """
 
     options: Options
@@ -68,6 +89,8 @@ class Settings:
     workers: int = 8
     resync_seconds: float = 600.0
     object_metrics: bool = True
+    max_unavailable: MaxUnavailable = field(default_factory=MaxUnavailable)
+    rollout_delay: float = 30.0
     lease: LeaseTimes = field(default_factory=LeaseTimes)
 
 
@@ -119,6 +142,8 @@ def parse(arguments: Sequence[str], *, version: str) -> Settings:
     option("session-log-level", "info", "the same of the session pods", choices=("debug", "info", "warning", "error"))
     option("workers", "8", "sessions reconciled at the same time")
     option("resync-seconds", "600", "period of the comparison with the API server that finds missed events")
+    option("max-unavailable", "5", "sessions that a rollout takes down at the same time: a number or percentage")
+    option("rollout-delay-seconds", "30", "for so long a new leader leaves pods of another revision alone")
     option("object-metrics", "true", "one gauge per condition of each session", choices=("true", "false"))
     option("lease-seconds", "9", "a leader not heard of for so long is replaced")
     option("allow-images", "", "values allowed for spec.template.image, separated by commas")
@@ -132,10 +157,13 @@ def parse(arguments: Sequence[str], *, version: str) -> Settings:
     try:
         duration = float(found.lease_seconds)
         port, workers, resync = int(found.http_port), int(found.workers), float(found.resync_seconds)
+        max_unavailable, delay = MaxUnavailable.parse(found.max_unavailable), float(found.rollout_delay_seconds)
     except ValueError as error:
         parser.error(str(error))
     if workers < 1 or duration < 2 or resync <= 0:
         parser.error("--workers must be at least 1, --lease-seconds at least 2, --resync-seconds above 0")
+    if not delay >= 0:
+        parser.error("--rollout-delay-seconds must be at least 0")
     return Settings(
         options=Options(
             session_image=found.session_image,
@@ -161,5 +189,7 @@ def parse(arguments: Sequence[str], *, version: str) -> Settings:
         workers=workers,
         resync_seconds=resync,
         object_metrics=found.object_metrics == "true",
+        max_unavailable=max_unavailable,
+        rollout_delay=delay,
         lease=LeaseTimes(duration=duration, deadline=duration * 2 / 3, retry=duration / 6),
     )

@@ -11,11 +11,12 @@ from whatsapp_operator.api.models import (
     PairingStatus,
     PodStatus,
     RelinkStatus,
+    RolloutStatus,
     SessionReport,
     WhatsAppSessionStatus,
 )
 from whatsapp_operator.api.reasons import ConditionType, MachineState, Phase, Reason, SessionState
-from whatsapp_operator.controller import conditions
+from whatsapp_operator.controller import conditions, rollout
 from whatsapp_operator.controller.conditions import Draft, Drafts
 from whatsapp_operator.controller.observed import Observed, linked_phone
 from whatsapp_operator.kube.client import Object
@@ -38,10 +39,17 @@ class Counts:
     relink: str | None = None
 
 
-def compute(o: Observed, phone_claimed: Draft, relink: RelinkStatus | None, now: datetime) -> WhatsAppSessionStatus:
+def compute(
+    o: Observed,
+    phone_claimed: Draft,
+    relink: RelinkStatus | None,
+    now: datetime,
+    *,
+    place: RolloutStatus | None = None,
+) -> WhatsAppSessionStatus:
     """The status without its part `session`; times to the second."""
     now = now.replace(microsecond=0)
-    drafts = conditions.compute(o, phone_claimed)
+    drafts = conditions.compute(o, phone_claimed, note=rollout.note(place))
     previous = o.session.status
     is_connected = _is_true(drafts, ConditionType.CONNECTED)
     generation = o.session.metadata.generation
@@ -57,6 +65,7 @@ def compute(o: Observed, phone_claimed: Draft, relink: RelinkStatus | None, now:
         pairing=pairing(o),
         connection=connection(o),
         pod=pod(o, drafts),
+        rollout=place,
     )
 
 

@@ -49,6 +49,7 @@ class PodView:
     generation: int = 0
     nudges: int = 0
     applied_hash: str | None = None
+    spec_hash: str | None = None
     phase: str = "Pending"
     status_reason: str = ""
     status_message: str = ""
@@ -96,6 +97,7 @@ class PodView:
             generation=int(generation) if generation.isdecimal() else 0,
             nudges=int(nudges) if nudges.isdecimal() else 0,
             applied_hash=annotations.get(names.ANNOTATION_APPLIED_HASH),
+            spec_hash=annotations.get(names.ANNOTATION_SPEC_HASH),
             phase=status.get("phase") or "Pending",
             status_reason=status.get("reason") or "",
             status_message=status.get("message") or "",

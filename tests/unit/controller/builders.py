@@ -87,7 +87,11 @@ def told_pod(of: WhatsAppSession, wish: Wish | None = None, **changes: Any) -> P
     """A pod that is as the plan wants it for this session."""
     wanted = document(of, wish if wish is not None else Wish(phone=of.spec.phone))
     annotations = pod_object.build(of, OPTIONS, wanted)["metadata"]["annotations"]
-    return pod(desired_state=wanted, applied_hash=annotations[names.ANNOTATION_APPLIED_HASH], **changes)
+    hashes = {
+        "applied_hash": annotations[names.ANNOTATION_APPLIED_HASH],
+        "spec_hash": annotations[names.ANNOTATION_SPEC_HASH],
+    }
+    return pod(**{"desired_state": wanted, **hashes, **changes})
 
 
 def volume(**changes: Any) -> VolumeView:

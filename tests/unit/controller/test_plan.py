@@ -97,7 +97,19 @@ NEW = observed(
         ),
         pytest.param(observed(pod=told_pod(session(), deleting=True)), [], id="the pod is going"),
         pytest.param(observed(pod=told_pod(session(), phase="Failed"), pod_age=60), [DeletePod], id="the pod failed"),
-        pytest.param(observed(pod=pod(applied_hash="old")), [DeletePod], id="another pod is wanted"),
+        pytest.param(
+            observed(pod=pod(applied_hash="old", spec_hash="old")), [DeletePod], id="the spec asks for another pod"
+        ),
+        pytest.param(
+            observed(pod=told_pod(session(), applied_hash="old")),
+            [],
+            id="the operator has changed: not without a place",
+        ),
+        pytest.param(
+            observed(pod=told_pod(session(), spec_hash=None)),
+            [PatchPod],
+            id="the pod is of an operator without spec hashes",
+        ),
         pytest.param(observed(pod=told_pod(session(), Wish())), [PatchPod], id="the pod must be told"),
         pytest.param(observed(pod=pod(session_uid="earlier", deleting=True)), [], id="the pod before is going"),
         pytest.param(observed(pod=pod(session_uid="earlier")), [DeletePod], id="the pod before was left behind"),

@@ -18,6 +18,8 @@ from whatsapp_operator.controller.observe import Observer
 from whatsapp_operator.controller.observed import Problem
 from whatsapp_operator.controller.queue import Dispatcher, WorkQueue
 from whatsapp_operator.controller.reconcile import Reconciler
+from whatsapp_operator.controller.rollout import Places
+from whatsapp_operator.controller.settings import MaxUnavailable
 from whatsapp_operator.controller.views import Key
 
 KEY = Key("team", "shop")
@@ -69,6 +71,7 @@ class Scene:
         self.events = EventsStandIn()
         self.queue: WorkQueue[Key] = WorkQueue(jitter=lambda: 1.0)
         self.dispatcher = Dispatcher(self.queue, self.work, clock=lambda: self.now)
+        self.places = Places(MaxUnavailable(1))
         self.reconciler = Reconciler(
             cache=self.cache,
             observer=Observer(self.cache, OPTIONS, namespace="system", clock=lambda: self.now),
@@ -76,6 +79,7 @@ class Scene:
             event_writer=cast(EventWriter, self.events),
             metrics=Metrics(self.cache, per_object=False),
             options=OPTIONS,
+            places=self.places,
             clock=lambda: self.now,
         )
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 from whatsapp_operator.api import names
@@ -24,6 +25,27 @@ _RESERVED_KEY: Final = re.compile(
     r"(^|\.)(kubernetes\.io|k8s\.io|istio\.io|linkerd\.io|hashicorp\.com|dapr\.io|openpolicyagent\.org)/"
     r"|(^|\.)whatsapp-operator\.io/"
 )
+_OURS: Final = frozenset(
+    {
+        names.ANNOTATION_APPLIED_HASH,
+        names.ANNOTATION_SPEC_HASH,
+        names.ANNOTATION_DESIRED_STATE,
+        names.ANNOTATION_GENERATION,
+    }
+)
+# The fields of a spec that go into the pod; the others reach it by the desired state.
+_IN_THE_POD: Final = {"tenant", "proxy", "ca_bundle", "template"}
+# Uses everything that is built here.
+_ANY_SESSION: Final = WhatsAppSession.model_validate(
+    {
+        "metadata": {"name": "any", "uid": "any"},
+        "spec": {
+            "tenant": "any",
+            "proxy": {"secretRef": {"name": "any", "key": "any"}},
+            "caBundle": {"configMapRef": {"name": "any", "key": "any"}},
+        },
+    }
+)
 
 
 class InvalidTemplateError(ValueError):
@@ -31,10 +53,12 @@ class InvalidTemplateError(ValueError):
 
 
 def build(session: WhatsAppSession, options: Options, desired_state: str) -> Object:
-    """The pod with its fixed name, without an ownerReference, with the hash that tells when it must be replaced.
+    """The pod with its fixed name, without an ownerReference, with the hashes that tell when it must be replaced.
 
-    The desired state goes into `names.ANNOTATION_DESIRED_STATE` and the session's generation into
-    `names.ANNOTATION_GENERATION`; they are no part of the hash.
+    `names.ANNOTATION_APPLIED_HASH` is of the pod, `names.ANNOTATION_SPEC_HASH` of what the session asks for: where the
+    pod differs and the spec does not, the operator has changed. The desired state goes into
+    `names.ANNOTATION_DESIRED_STATE` and the session's generation into `names.ANNOTATION_GENERATION`; they are no part
+    of the hashes.
 
     Raises:
         InvalidTemplateError: spec.template asks for something that is not allowed.
@@ -54,6 +78,9 @@ def build(session: WhatsAppSession, options: Options, desired_state: str) -> Obj
     }
     body["metadata"]["annotations"] |= {
         names.ANNOTATION_APPLIED_HASH: _hash(body),
+        names.ANNOTATION_SPEC_HASH: _digest(
+            session.spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=_IN_THE_POD)
+        ),
         names.ANNOTATION_DESIRED_STATE: desired_state,
         names.ANNOTATION_GENERATION: str(session.metadata.generation),
     }
@@ -79,15 +106,26 @@ def check_template(template: Template, allow: AllowLists) -> None:
             raise InvalidTemplateError(f"spec.template.tolerations[{index}]: its key is not on the operator's list")
 
 
+@lru_cache(maxsize=1)
+def revision(options: Options) -> str:
+    """Names what this operator contributes to the pod of any session: image, log level, and all that is built here."""
+    return _hash(build(_ANY_SESSION, options, ""))[:16]
+
+
 def _hash(body: Object) -> str:
     """Of everything but what may differ without a new pod: the version label of the operator."""
     metadata = body["metadata"]
-    relevant = {
-        "labels": {key: value for key, value in metadata["labels"].items() if key != names.LABEL_APP_VERSION},
-        "annotations": metadata["annotations"],
-        "spec": body["spec"],
-    }
-    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:32]
+    return _digest(
+        {
+            "labels": {key: value for key, value in metadata["labels"].items() if key != names.LABEL_APP_VERSION},
+            "annotations": {key: value for key, value in metadata["annotations"].items() if key not in _OURS},
+            "spec": body["spec"],
+        }
+    )
+
+
+def _digest(content: Object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _spec(session: WhatsAppSession, template: Template, options: Options) -> Object:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from whatsapp_operator.api import names
+from whatsapp_operator.controller.objects import lease
 from whatsapp_operator.kube.client import Object
 
 OOM_KILLED: Final = "OOMKilled"
@@ -167,7 +168,7 @@ class VolumeView:
 
 @dataclass(frozen=True, slots=True)
 class ClaimView:
-    """The Lease that claims a phone, and who holds it."""
+    """The Lease that claims a phone, and who holds it; the parts of the holder are empty where it names nobody."""
 
     name: str
     uid: str
@@ -183,6 +184,6 @@ class ClaimView:
     @classmethod
     def parse(cls, body: Object) -> "ClaimView":
         metadata = body["metadata"]
-        parts = ((body.get("spec") or {}).get("holderIdentity") or "").split("/")
-        namespace, session, session_uid = parts if len(parts) == 3 else ("", "", "")
+        holder = lease.read_identity((body.get("spec") or {}).get("holderIdentity"))
+        namespace, session, session_uid = holder or ("", "", "")
         return cls(metadata["name"], metadata["uid"], metadata["resourceVersion"], namespace, session, session_uid)

@@ -1,16 +1,27 @@
 """The Lease that claims a phone for one session."""
 
+import re
 from datetime import datetime
+from typing import Final
 
 from whatsapp_operator.api.models import WhatsAppSession
 from whatsapp_operator.controller.objects import labels
 from whatsapp_operator.kube.client import Object
+
+_NAME: Final = r"[a-z0-9](?:[-.a-z0-9]*[a-z0-9])?"
+_IDENTITY: Final = re.compile(f"({_NAME})/({_NAME})/([^/]+)")
 
 
 def holder_identity(session: WhatsAppSession) -> str:
     """The holder as namespace/name/uid."""
     metadata = session.metadata
     return f"{metadata.namespace}/{metadata.name}/{metadata.uid}"
+
+
+def read_identity(identity: str | None) -> tuple[str, str, str] | None:
+    """Namespace, name and uid of the holder; None where the Lease names nobody, as after an edit by hand."""
+    match = _IDENTITY.fullmatch(identity or "")
+    return (match[1], match[2], match[3]) if match is not None else None
 
 
 def holder_spec(session: WhatsAppSession, now: datetime) -> Object:

@@ -118,7 +118,7 @@ class ApiServer:
         return self.request("GET", path)
 
     def watch(self, path: str) -> "Watch":
-        """Follows the one object at the path (or all objects below it) from now on."""
+        """Follows the one object at the path, or with a slash at its end all objects below it, from now on."""
         return Watch(self, path)
 
     def find(self, path: str) -> Any:
@@ -197,9 +197,8 @@ class Watch:
         self._failure: Exception | None = None
         collection, _, name = path.rpartition("/")
         # A watch of one object is a watch of its collection by name; it begins with the object as it is, if it is.
-        self._response = api.open(
-            "GET", f"{collection}?watch=true&fieldSelector=metadata.name%3D{name}&timeoutSeconds=3600", timeout=3600
-        )
+        selected = f"&fieldSelector=metadata.name%3D{name}" if name else ""
+        self._response = api.open("GET", f"{collection}?watch=true{selected}&timeoutSeconds=3600", timeout=3600)
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 

@@ -189,7 +189,7 @@ class _Startup:
         self._wait("the add-ons are available", lambda: _addons_ready(api))
 
     def _audit(self) -> list[str]:
-        """What service accounts write is recorded: tests count the writes of a session and compare the rights used."""
+        """What service accounts do is recorded: tests count the writes of a session and compare the rights used."""
         policy = self.paths.root / "audit-policy.json"
         policy.write_text(json.dumps(node.AUDIT_POLICY))
         return [f"--audit-policy-file={policy}", f"--audit-log-path={self.paths.audit_log}"]

@@ -13,7 +13,7 @@ NODE_NAME = "node-1"
 CLUSTER_DNS = "10.96.0.10"
 CLUSTER_DOMAIN = "cluster.local"
 _CAP_SYS_RESOURCE = 24
-# Who wrote what, and not what was written: that would put Secrets into a file.
+# Who wrote what, and not what was written: that would put Secrets into a file. Of the cluster's own parts no reads.
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -24,6 +24,11 @@ AUDIT_POLICY = {
             "userGroups": ["system:serviceaccounts"],
             "verbs": ["create", "update", "patch", "delete", "deletecollection"],
         },
+        {
+            "level": "None",
+            "userGroups": ["system:serviceaccounts:kube-system", "system:serviceaccounts:local-path-storage"],
+        },
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "verbs": ["get", "list", "watch"]},
         {"level": "None"},
     ],
 }

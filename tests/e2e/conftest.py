@@ -2,12 +2,34 @@
 
 import itertools
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from tests.scenario import Scenario
 from tests.target import Target, live_target
+
+LAST = "test_rights.py"
+_left_out: list[pytest.Item] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The rights are compared with what all other tests have used."""
+    items.sort(key=lambda item: item.path.name == LAST)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    _left_out.extend(items)
+
+
+@pytest.fixture(scope="session")
+def whole_run(request: pytest.FixtureRequest) -> None:
+    """Every end-to-end test was run before, and passed."""
+    ran = {item.path for item in request.session.items}
+    parts = _left_out or any("::" in argument for argument in request.config.args)
+    if parts or request.session.testsfailed or not ran.issuperset(Path(__file__).parent.glob("test_*.py")):
+        pytest.skip("needs the whole run")
 
 
 @pytest.fixture(scope="session")

@@ -16,29 +16,20 @@ from typing import Final
 import kopf
 
 from whatsapp_operator.controller import http, policies, watch
-from whatsapp_operator.controller.cache import SELECTOR, Cache
+from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.events import EventWriter
 from whatsapp_operator.controller.execute import Executor
 from whatsapp_operator.controller.metrics import Metrics
-from whatsapp_operator.controller.observe import Observer, connected_since
+from whatsapp_operator.controller.observe import Observer
 from whatsapp_operator.controller.queue import Dispatcher, WorkQueue
 from whatsapp_operator.controller.reconcile import Reconciler
 from whatsapp_operator.controller.rollout import Places, State
 from whatsapp_operator.controller.settings import LEADER_LEASE, Settings
 from whatsapp_operator.controller.views import Key
-from whatsapp_operator.kube.client import (
-    LEASES,
-    PERSISTENT_VOLUME_CLAIMS,
-    PODS,
-    SESSIONS,
-    Client,
-    Listing,
-    Resource,
-    keep_token_fresh,
-    load_configuration,
-)
-from whatsapp_operator.kube.errors import KubeError, ServerError, ThrottledError, UnreachableError
+from whatsapp_operator.kube.client import Client, keep_token_fresh, load_configuration
+from whatsapp_operator.kube.errors import GoneError, KubeError, ServerError, ThrottledError, UnreachableError
 from whatsapp_operator.kube.lease import Election
+from whatsapp_operator.kube.watch import Reflector, read_all
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +71,12 @@ class Operator:
         self._queue: WorkQueue[Key] = WorkQueue()
         self._dispatcher = Dispatcher(self._queue, self._work, clock=clock, on_wait=metrics.queue_seconds.observe)
         metrics.queue_depth.set_function(lambda: len(self._queue))
+        scopes = settings.watch_namespaces or (None,)
+        self._sessions = [watch.session_feed(cache, scope, self._add) for scope in scopes]
+        self._feeds = [
+            *(make(cache, scope, self._add) for make in (watch.pod_feed, watch.volume_feed) for scope in scopes),
+            watch.claim_feed(cache, settings.namespace, self._add),
+        ]
         self._events = EventWriter(client, namespace=settings.namespace, instance=settings.identity, clock=clock)
         self._executor = Executor(
             client, cache, options, namespace=settings.namespace, clock=clock, wake=self._dispatcher.add
@@ -125,10 +122,11 @@ class Operator:
     async def _lead(self) -> None:
         trace = watch.WatchTrace(
             self._settings.watch_namespaces,
+            self._feeds,
             on_relist=self._resync.set,
             on_restart=lambda plural: self._metrics.watch_restarts.labels(plural).inc(),
         )
-        registry = watch.make_registry(self._client, self._cache, trace, self._add)
+        registry = watch.make_registry(self._client, trace, self._sessions[0])
         namespaces = self._settings.watch_namespaces
         async with asyncio.TaskGroup() as group:
             group.create_task(_endless(self._events.run()), name="events")
@@ -140,7 +138,11 @@ class Operator:
                 clusterwide=not namespaces,
                 namespaces=namespaces,
             )
-            group.create_task(_endless(watching), name="watches")
+            group.create_task(_endless(watching), name="sessions")
+            for feed in self._feeds:
+                opened = partial(trace.opened, feed.resource.path(feed.namespace))
+                reflector = Reflector(self._client, feed, on_open=opened)
+                group.create_task(_endless(reflector.run()), name=feed.resource.plural)
 
     async def _synced_work(self, trace: watch.WatchTrace) -> None:
         """Nothing is decided before everything is known; afterwards the list is compared again from time to time."""
@@ -206,7 +208,7 @@ class Operator:
                 await self._compare()
                 return
             except KubeError as error:
-                passing = isinstance(error, (ThrottledError, ServerError, UnreachableError))
+                passing = isinstance(error, (GoneError, ThrottledError, ServerError, UnreachableError))
                 if attempts is not None and (attempt >= attempts or not passing):
                     raise
                 asked = error.retry_after if isinstance(error, ThrottledError) else 0.0
@@ -218,22 +220,9 @@ class Operator:
 
     async def _compare(self) -> None:
         """Read everything, correct the cache by it, and queue what was missed."""
-        pods, volumes = await self._list(PODS), await self._list(PERSISTENT_VOLUME_CLAIMS)
-        sessions = await self._list(SESSIONS)
-        claims = await self._client.list(LEASES, self._settings.namespace, label_selector=SELECTOR)
-        # From here on nothing can fail: what was corrected once is no news to the next comparison.
-        cache = self._cache
-        pod_views = [view for body in pods.items if (view := cache.pod_view(body)) is not None]
-        volume_views = [found for body in volumes.items if (found := cache.volume_view(body)) is not None]
-        changed = {
-            *cache.pods.prune(pod_views, pods.resource_version),
-            *cache.volumes.prune(volume_views, volumes.resource_version),
-            *cache.prune_sessions(sessions.items, sessions.resource_version),
-        }
-        cache.prune_claims(claims.items, claims.resource_version)
-        for key in changed:
-            self._add(key)
-        for claim in cache.claims_without_holder():
+        for feed in (*self._feeds, *self._sessions):
+            await read_all(self._client, feed)
+        for claim in self._cache.claims_without_holder():
             try:
                 await self._executor.release_vanished(claim)
             except KubeError as error:
@@ -255,21 +244,12 @@ class Operator:
             for key in sessions if problem is not None else ():
                 self._add(key)
 
-    async def _list(self, resource: Resource) -> Listing:
-        selector = "" if resource is SESSIONS else SELECTOR
-        namespaces = self._settings.watch_namespaces
-        if not namespaces:
-            return await self._client.list(resource, label_selector=selector)
-        pages = [await self._client.list(resource, namespace, label_selector=selector) for namespace in namespaces]
-        version = min((page.resource_version for page in pages), key=int)
-        return Listing([item for page in pages for item in page.items], version)
-
     def _choose_primaries(self) -> None:
         """Who was primary stays it; of two, which only a crash can leave, the older one."""
         marked = [
             (since, view.uid, (key.namespace, view.tenant))
             for key, view in self._cache.sessions.items()
-            if view.status.get("primary") is True and (since := connected_since(view)) is not None
+            if view.primary and (since := view.connected_since) is not None
         ]
         for _, uid, tenant in sorted(marked):
             self._cache.primaries.setdefault(tenant, uid)

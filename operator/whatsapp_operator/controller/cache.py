@@ -4,12 +4,13 @@ An object is never replaced by an older version of itself, in whatever order the
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from datetime import datetime
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from sys import intern
+from typing import Final, Generic, Protocol, TypeVar
 
 from whatsapp_operator.api import names
-from whatsapp_operator.controller.views import ClaimView, Key, PodView, VolumeView
+from whatsapp_operator.controller.views import ClaimView, Key, PodView, SessionView, VolumeView, session_key
 from whatsapp_operator.kube.client import Object
 
 # Objects of the operator, and of no other operator of the same kind of thing.
@@ -28,33 +29,6 @@ class Versioned(Protocol):
 
 
 V = TypeVar("V", bound=Versioned)
-
-
-class SessionView(NamedTuple):
-    """A WhatsAppSession as it came, without managedFields.
-
-    Attributes:
-        deletion_seen: when this process first saw the deletionTimestamp, by the monotonic clock; None without one.
-    """
-
-    body: Object
-    deletion_seen: float | None
-
-    @property
-    def uid(self) -> str:
-        return str(self.body["metadata"]["uid"])
-
-    @property
-    def version(self) -> str:
-        return str(self.body["metadata"]["resourceVersion"])
-
-    @property
-    def tenant(self) -> str:
-        return str((self.body.get("spec") or {}).get("tenant", ""))
-
-    @property
-    def status(self) -> dict[str, Any]:
-        return self.body.get("status") or {}
 
 
 class Store(Generic[V]):
@@ -76,11 +50,15 @@ class Store(Generic[V]):
     def get(self, key: Key) -> V | None:
         return self._items.get(key)
 
-    def put(self, key: Key, item: V) -> bool:
-        """Keep the item; false if this or a newer version of it, or its end, is known already."""
+    def is_news(self, key: Key, version: str) -> bool:
+        """Neither this nor a newer version of the object, nor its end, is known."""
         known = self._items.get(key)
-        version = int(item.version)
-        if (known is not None and int(known.version) >= version) or self._gone.get(key, -1) >= version:
+        number = int(version)
+        return (known is None or int(known.version) < number) and self._gone.get(key, -1) < number
+
+    def put(self, key: Key, item: V) -> bool:
+        """Keep the item; false if it is no news."""
+        if not self.is_news(key, item.version):
             return False
         self._items[key] = item
         return True
@@ -94,20 +72,22 @@ class Store(Generic[V]):
         del self._items[key]
         return True
 
-    def prune(self, present: Iterable[tuple[Key, V]], version: str) -> list[Key]:
-        """Take over a full list; return the keys of what it changed, those of vanished objects included."""
-        changed = []
-        listed: set[Key] = set()
-        for key, item in present:
-            listed.add(key)
-            if self.put(key, item):
-                changed.append(key)
+    def prune(self, listed: Set[Key], version: str, namespace: str | None = None) -> list[tuple[Key, V]]:
+        """Forget what a full list of the namespace, or of all for None, did not hold; returns that."""
         limit = int(version)
-        for key in [key for key, item in self._items.items() if key not in listed and int(item.version) <= limit]:
+
+        def is_covered(key: Key) -> bool:
+            return namespace is None or key.namespace == namespace
+
+        vanished = [
+            (key, item)
+            for key, item in self._items.items()
+            if key not in listed and is_covered(key) and int(item.version) <= limit
+        ]
+        for key, _ in vanished:
             del self._items[key]
-            changed.append(key)
-        self._gone = {key: gone for key, gone in self._gone.items() if gone > limit}
-        return changed
+        self._gone = {key: gone for key, gone in self._gone.items() if gone > limit or not is_covered(key)}
+        return vanished
 
 
 class Cache:
@@ -146,33 +126,23 @@ class Cache:
         self.waiting: dict[str, set[Key]] = {}
         self.primaries: dict[tuple[str, str], str] = {}
 
-    def session_view(self, body: Object) -> tuple[Key, SessionView]:
-        metadata = body["metadata"]
-        key = Key(metadata["namespace"], metadata["name"])
-        known = self.sessions.get(key)
-        if known is not None and known.uid != metadata["uid"]:
-            known = None
-        now = self._clock()
-        deleting = "deletionTimestamp" in metadata
-        seen = known.deletion_seen if known is not None and known.deletion_seen is not None else now
-        slim = {**body, "metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
-        return key, SessionView(slim, seen if deleting else None)
-
     def pod_view(self, body: Object) -> tuple[Key, PodView] | None:
-        key = _owner(body)
+        key = owner(body)
         if key is None:
             return None
         return key, PodView.parse(body, self._clock(), self.pods.get(key))
 
     def volume_view(self, body: Object) -> tuple[Key, VolumeView] | None:
-        key = _owner(body)
+        key = owner(body)
         return None if key is None else (key, VolumeView.parse(body))
 
     def put_session(self, body: Object) -> Key | None:
         """Returns the key if this was news."""
-        key, view = self.session_view(body)
-        if not self.sessions.put(key, view):
+        key = session_key(body["metadata"])
+        if not self.sessions.is_news(key, body["metadata"]["resourceVersion"]):
             return None
+        view = SessionView.parse(body, self._clock(), self.sessions.get(key))
+        self.sessions.put(key, view)
         self._tenants.setdefault((key.namespace, view.tenant), set()).add(key)
         return key
 
@@ -183,16 +153,12 @@ class Cache:
         self._forget(key, view)
         return True
 
-    def prune_sessions(self, bodies: Iterable[Object], version: str) -> list[Key]:
-        before = dict(self.sessions.items())
-        changed = self.sessions.prune([self.session_view(body) for body in bodies], version)
-        for key in changed:
-            view = self.sessions.get(key)
-            if view is not None:
-                self._tenants.setdefault((key.namespace, view.tenant), set()).add(key)
-            elif key in before:
-                self._forget(key, before[key])
-        return changed
+    def prune_sessions(self, listed: Set[Key], version: str, namespace: str | None = None) -> list[Key]:
+        """Forget what a full list did not hold; returns the keys of that."""
+        vanished = self.sessions.prune(listed, version, namespace)
+        for key, view in vanished:
+            self._forget(key, view)
+        return [key for key, _ in vanished]
 
     def tenant(self, namespace: str, tenant: str) -> list[tuple[Key, SessionView]]:
         """All sessions of the tenant."""
@@ -214,21 +180,29 @@ class Cache:
             del self.primaries[key.namespace, view.tenant]
 
     def put_pod(self, body: Object) -> Key | None:
-        found = self.pod_view(body)
-        return found[0] if found is not None and self.pods.put(*found) else None
+        """Returns the key if this was news."""
+        key = owner(body)
+        if key is None or not self.pods.is_news(key, body["metadata"]["resourceVersion"]):
+            return None
+        self.pods.put(key, PodView.parse(body, self._clock(), self.pods.get(key)))
+        return key
 
     def put_volume(self, body: Object) -> Key | None:
-        found = self.volume_view(body)
-        return found[0] if found is not None and self.volumes.put(*found) else None
+        """Returns the key if this was news."""
+        key = owner(body)
+        if key is None or not self.volumes.is_news(key, body["metadata"]["resourceVersion"]):
+            return None
+        self.volumes.put(key, VolumeView.parse(body))
+        return key
 
     def remove_pod(self, body: Object) -> Key | None:
-        key, metadata = _owner(body), body["metadata"]
-        gone = key is not None and self.pods.remove(key, metadata["uid"], metadata["resourceVersion"])
+        key, metadata = owner(body), body["metadata"]
+        gone = key is not None and self.pods.remove(key, metadata["uid"], left_at(metadata))
         return key if gone else None
 
     def remove_volume(self, body: Object) -> Key | None:
-        key, metadata = _owner(body), body["metadata"]
-        gone = key is not None and self.volumes.remove(key, metadata["uid"], metadata["resourceVersion"])
+        key, metadata = owner(body), body["metadata"]
+        gone = key is not None and self.volumes.remove(key, metadata["uid"], left_at(metadata))
         return key if gone else None
 
     def forget_pod(self, key: Key) -> None:
@@ -243,35 +217,43 @@ class Cache:
         if known is not None:
             self.volumes.remove(key, known.uid, known.version)
 
-    def put_claim(self, body: Object) -> None:
+    def put_claim(self, body: Object) -> bool:
+        """Whether this was news."""
         view = ClaimView.parse(body)
-        key = Key(body["metadata"]["namespace"], view.name)
+        key = Key(intern(body["metadata"]["namespace"]), view.name)
         known = self.claims.get(key)
-        if self.claims.put(key, view):
-            if known is not None:
-                self._claims_by_holder.get(known.session_uid, set()).discard(key)
-            self._claims_by_holder.setdefault(view.session_uid, set()).add(key)
+        if not self.claims.put(key, view):
+            return False
+        if known is not None:
+            self._let_go(key, known)
+        self._claims_by_holder.setdefault(view.session_uid, set()).add(key)
+        return True
 
-    def remove_claim(self, key: Key, claim: ClaimView) -> None:
-        if self.claims.remove(key, claim.uid, claim.version):
-            held = self._claims_by_holder.get(claim.session_uid, set())
-            held.discard(key)
-            if not held:
-                self._claims_by_holder.pop(claim.session_uid, None)
+    def remove_claim(self, key: Key, uid: str, version: str) -> ClaimView | None:
+        """Returns the claim if it was known until now."""
+        claim = self.claims.get(key)
+        if not self.claims.remove(key, uid, version) or claim is None:
+            return None
+        self._let_go(key, claim)
+        return claim
 
-    def prune_claims(self, bodies: Iterable[Object], version: str) -> None:
-        views = [
-            (Key(body["metadata"]["namespace"], body["metadata"]["name"]), ClaimView.parse(body)) for body in bodies
-        ]
-        self.claims.prune(views, version)
-        self._claims_by_holder = {}
-        for key, view in self.claims.items():
-            self._claims_by_holder.setdefault(view.session_uid, set()).add(key)
+    def prune_claims(self, listed: Set[Key], version: str) -> list[ClaimView]:
+        """Forget what a full list did not hold; returns that."""
+        vanished = self.claims.prune(listed, version)
+        for key, claim in vanished:
+            self._let_go(key, claim)
+        return [claim for _, claim in vanished]
+
+    def _let_go(self, key: Key, claim: ClaimView) -> None:
+        held = self._claims_by_holder.get(claim.session_uid, set())
+        held.discard(key)
+        if not held:
+            self._claims_by_holder.pop(claim.session_uid, None)
 
     def claims_without_holder(self) -> list[ClaimView]:
         """The claims of sessions that are not known; they may be out of reach, or gone."""
         claims = (claim for _, claim in self.claims.items())
-        return [claim for claim in claims if claim.session and not self._knows(claim.holder, claim.session_uid)]
+        return [claim for claim in claims if not self._knows(claim.holder, claim.session_uid)]
 
     def _knows(self, key: Key, uid: str) -> bool:
         view = self.sessions.get(key)
@@ -283,10 +265,15 @@ class Cache:
         return [claim for claim in found if claim is not None]
 
 
-def _owner(body: Object) -> Key | None:
+def owner(body: Object) -> Key | None:
     """The session that a pod or volume belongs to by its label and name."""
     metadata = body["metadata"]
     session = (metadata.get("labels") or {}).get(names.LABEL_SESSION, "")
     if not session or metadata["name"] != names.owned_name(session):
         return None
-    return Key(metadata["namespace"], session)
+    return Key(intern(metadata["namespace"]), session)
+
+
+def left_at(metadata: Object) -> str:
+    """The last version that is over, of an object that has left a selection, be it by a change that it has survived."""
+    return str(int(metadata["resourceVersion"]) - 1)

@@ -303,7 +303,7 @@ class Executor:
             )
         except NotFoundError:
             _log.debug("the claim is gone already")
-        self._cache.remove_claim(Key(self._namespace, claim.name), claim)
+        self._cache.remove_claim(Key(self._namespace, claim.name), claim.uid, claim.version)
         self._cache.holders.pop((claim.uid, claim.version), None)
         for key in self._cache.waiting.pop(claim.name, ()):
             self._wake(key)
@@ -431,7 +431,7 @@ class Executor:
         except NotFoundError:
             known = self._cache.claims.get(key)
             if known is not None:
-                self._cache.remove_claim(key, known)
+                self._cache.remove_claim(key, known.uid, known.version)
 
     async def _look_object(self, resource: Resource, namespace: str, name: str) -> None:
         put, forget = (

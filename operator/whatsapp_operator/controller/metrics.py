@@ -17,6 +17,8 @@ from whatsapp_operator.controller.status import Counts
 _PAIRING_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 160, 320)
 _RECONCILE_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
 
+_CONDITIONS: Final = frozenset(ConditionType)
+
 
 class _Sessions(Collector):
     """Gauges that are read from the cache when they are asked for."""
@@ -33,12 +35,12 @@ class _Sessions(Collector):
             labels=["namespace", "name", "type", "status"],
         )
         for key, view in self._cache.sessions.items():
-            phases[view.status.get("phase") or Phase.PENDING] += 1
+            phases[view.phase or Phase.PENDING] += 1
             if not self._per_object:
                 continue
-            for item in view.status.get("conditions") or ():
-                if item.get("type") in ConditionType.__members__.values():
-                    condition.add_metric([key.namespace, key.name, item["type"], item["status"]], 1)
+            for kind, status in view.conditions:
+                if kind in _CONDITIONS:
+                    condition.add_metric([key.namespace, key.name, kind, status], 1)
         sessions = GaugeMetricFamily("whatsapp_sessions", "Sessions by phase.", labels=["phase"])
         for phase in Phase:
             sessions.add_metric([phase], phases.get(phase, 0))

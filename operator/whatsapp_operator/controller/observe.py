@@ -8,28 +8,28 @@ from pydantic import ValidationError
 
 from whatsapp_operator.api.models import WhatsAppSession
 from whatsapp_operator.api.phones import same_account
-from whatsapp_operator.api.reasons import ConditionType, Reason
+from whatsapp_operator.api.reasons import Reason
 from whatsapp_operator.controller import claims
-from whatsapp_operator.controller.cache import Cache, SessionView
+from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.observed import Claim, Holder, Observed, Problem, linked_phone
 from whatsapp_operator.controller.settings import Options
-from whatsapp_operator.controller.views import ClaimView, Key, parse_time
-from whatsapp_operator.kube.client import Object
+from whatsapp_operator.controller.views import ClaimView, Key, SessionView
 
 # A holder that could only be looked up is taken to exist for so long, in seconds.
 HOLDER_SECONDS: Final = 60.0
 
 
-def parse_session(body: Object) -> tuple[WhatsAppSession, str | None]:
+def parse_session(view: SessionView) -> tuple[WhatsAppSession, str | None]:
     """The session, and why its spec cannot be used, naming the field.
 
     Admission should have refused such a spec, but may be bypassed; its deletion must work nonetheless, so a stand-in
     with defaults is returned then. A report that does not fit is dropped: it is the pod's to correct.
     """
     try:
-        return WhatsAppSession.model_validate(body), None
+        return WhatsAppSession.model_validate_json(view.raw), None
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
+    body = view.body
     status = {key: value for key, value in (body.get("status") or {}).items() if key != "session"}
     in_spec = [item for item in found if item["loc"][:1] == ("spec",)]
     if not in_spec:
@@ -69,7 +69,7 @@ class Observer:
         if view is None:
             return None
         now = self._clock()
-        session, invalid = parse_session(view.body)
+        session, invalid = parse_session(view)
         pod, uid = self._cache.pods.get(key), session.metadata.uid
         own_pod = pod is not None and pod.session_uid == uid
         phones = claims.phones_of(session, pod if own_pod else None)
@@ -119,7 +119,7 @@ class Observer:
     def _other(self, lease: ClaimView, phone: str) -> Holder:
         view = self._cache.sessions.get(lease.holder)
         if view is not None and view.uid == lease.session_uid:
-            holder, _ = parse_session(view.body)
+            holder, _ = parse_session(view)
             return Holder.OTHER if same_account(linked_phone(holder), phone) else Holder.PROVISIONAL
         exists, looked_at = self._cache.holders.get((lease.uid, lease.version), (True, float("-inf")))
         if not exists:
@@ -129,15 +129,7 @@ class Observer:
     def _rivals(self, key: Key, session: WhatsAppSession) -> list[tuple[datetime, str]]:
         found = []
         for other, view in self._cache.tenant(key.namespace, session.spec.tenant):
-            since = connected_since(view) if other != key else None
+            since = view.connected_since if other != key else None
             if since is not None:
                 found.append((since, view.uid))
         return found
-
-
-def connected_since(view: SessionView) -> datetime | None:
-    """Since when the session is written down as connected; None if it is not."""
-    for condition in view.status.get("conditions") or ():
-        if condition.get("type") == ConditionType.CONNECTED and condition.get("status") == "True":
-            return parse_time(condition.get("lastTransitionTime"))
-    return None

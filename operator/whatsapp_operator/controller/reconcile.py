@@ -13,7 +13,7 @@ from whatsapp_operator.controller.claims import lease_name
 from whatsapp_operator.controller.events import Event, EventWriter
 from whatsapp_operator.controller.execute import Executor
 from whatsapp_operator.controller.metrics import Metrics
-from whatsapp_operator.controller.observe import Observer, connected_since
+from whatsapp_operator.controller.observe import Observer
 from whatsapp_operator.controller.observed import Holder, Observed, Problem
 from whatsapp_operator.controller.plan import Plan, plan
 from whatsapp_operator.controller.queue import Dispatcher
@@ -89,12 +89,11 @@ class Reconciler:
         for key in self._places.next():
             dispatcher.add(key)
 
-    def _say_what_it_is_about(self, key: Key) -> None:
+    def _say_what_it_is_about(self, key: Key, o: Observed | None = None) -> None:
         """For the log; the task of the worker works on nothing else until it takes the next key."""
-        view = self._cache.sessions.get(key)
-        pairing = ((view.status.get("session") or {}).get("pairing") or {}) if view is not None else {}
-        tenant = view.tenant if view is not None else ""
-        logs.about(session=str(key), tenant=tenant, attempt=str(pairing.get("id") or ""))
+        pairing = o.report.pairing if o is not None and o.report is not None else None
+        attempt = pairing.id if pairing is not None else None
+        logs.about(session=str(key), tenant=o.session.spec.tenant if o is not None else "", attempt=attempt or "")
 
     async def _reconcile(self, key: Key, dispatcher: Dispatcher[Key]) -> str:
         problems: tuple[Problem, ...] = ()
@@ -108,6 +107,7 @@ class Reconciler:
                 dispatcher.queue.drop(key)
                 await self._executor.remove_orphan(key)
                 return "gone"
+            self._say_what_it_is_about(key, o)
             if o.deleting and key not in self._ending:
                 # Whatever has failed until now, the deletion has a deadline of its own.
                 self._ending.add(key)
@@ -185,7 +185,7 @@ class Reconciler:
         """The session is not primary any more: let the others of its tenant find out who is."""
         self._cache.primaries.pop(tenant, None)
         for other, view in self._cache.tenant(*tenant):
-            if other != key and connected_since(view) is not None:
+            if other != key and view.connected_since is not None:
                 dispatcher.add(other)
 
     def _ended(self, key: Key, o: Observed, dispatcher: Dispatcher[Key]) -> None:

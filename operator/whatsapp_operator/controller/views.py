@@ -1,10 +1,16 @@
 """The parts of cluster objects that plans depend on: all that the cache keeps of them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from sys import intern
 from typing import Any, Final, NamedTuple
 
+import pydantic_core
+
 from whatsapp_operator.api import names
+from whatsapp_operator.api.reasons import ConditionType
 from whatsapp_operator.controller.objects import lease
 from whatsapp_operator.kube.client import Object
 
@@ -24,6 +30,66 @@ class Key(NamedTuple):
 def parse_time(text: str | None) -> datetime | None:
     """A metav1.Time or MicroTime."""
     return datetime.fromisoformat(text) if text else None
+
+
+def session_key(metadata: dict[str, Any]) -> Key:
+    return Key(intern(metadata["namespace"]), metadata["name"])
+
+
+@lru_cache(maxsize=1024)
+def _shared(conditions: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """One tuple for the many sessions whose conditions are the same."""
+    return conditions
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A WhatsAppSession: what is asked of all sessions at once, and the rest as JSON, until the session is worked on.
+
+    Attributes:
+        raw: the object without managedFields, as JSON.
+        conditions: type and status of each.
+        connected_since: since when it is written down as connected; None if it is not.
+        deletion_seen: when this process first saw the deletionTimestamp, by the monotonic clock; None without one.
+    """
+
+    uid: str
+    version: str
+    tenant: str
+    raw: bytes
+    phase: str | None = None
+    primary: bool = False
+    conditions: tuple[tuple[str, str], ...] = ()
+    connected_since: datetime | None = None
+    deletion_seen: float | None = None
+
+    @property
+    def body(self) -> Object:
+        """The whole object, parsed anew each time."""
+        found: Object = pydantic_core.from_json(self.raw)
+        return found
+
+    @classmethod
+    def parse(cls, body: Object, now: float, known: "SessionView | None" = None) -> "SessionView":
+        """The view of a session that was `known` before, if it was; now is the monotonic clock."""
+        metadata, status = body["metadata"], body.get("status") or {}
+        conditions: Iterable[dict[str, str]] = status.get("conditions") or ()
+        seen = known.deletion_seen if known is not None and known.uid == metadata["uid"] else None
+        since = None
+        for item in conditions:
+            if item.get("type") == ConditionType.CONNECTED and item.get("status") == "True":
+                since = parse_time(item.get("lastTransitionTime"))
+        return cls(
+            uid=metadata["uid"],
+            version=metadata["resourceVersion"],
+            tenant=intern(str((body.get("spec") or {}).get("tenant", ""))),
+            raw=pydantic_core.to_json({**body, "metadata": {**metadata, "managedFields": None}}),
+            phase=status.get("phase") or None,
+            primary=status.get("primary") is True,
+            conditions=_shared(tuple((str(item.get("type")), str(item.get("status"))) for item in conditions)),
+            connected_since=since,
+            deletion_seen=None if "deletionTimestamp" not in metadata else now if seen is None else seen,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
-"""kopf: its handlers feed the cache and put keys on the queue, and do nothing else."""
+"""Where what is known comes from: sessions from kopf; pods, volumes and claims, of which there are as many, from
+watches of our own. All that is done here is to keep the cache and to queue the keys of the sessions concerned.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -9,22 +11,116 @@ import aiohttp
 import kopf
 
 from whatsapp_operator.api import names
-from whatsapp_operator.controller.cache import SELECTOR, Cache
-from whatsapp_operator.controller.views import Key
-from whatsapp_operator.kube.client import PERSISTENT_VOLUME_CLAIMS, PODS, SESSIONS, Client, Object
+from whatsapp_operator.controller.cache import SELECTOR, Cache, left_at, owner
+from whatsapp_operator.controller.views import ClaimView, Key, session_key
+from whatsapp_operator.kube.client import LEASES, PERSISTENT_VOLUME_CLAIMS, PODS, SESSIONS, Client, Object
+from whatsapp_operator.kube.watch import Feed
 
-WATCHED: Final = (SESSIONS, PODS, PERSISTENT_VOLUME_CLAIMS)
-CHUNK: Final = 500
+CHUNK: Final = 100
+
+
+def session_feed(cache: Cache, namespace: str | None, add: Callable[[Key], None]) -> Feed[Key]:
+    """Keeps the sessions of the namespace, or of all for None, and queues those of which there is news."""
+
+    def put(body: Object) -> Key:
+        if (news := cache.put_session(body)) is not None:
+            add(news)
+        return session_key(body["metadata"])
+
+    def remove(body: Object) -> None:
+        metadata = body["metadata"]
+        key = session_key(metadata)
+        if cache.remove_session(key, metadata["uid"], metadata["resourceVersion"]):
+            add(key)
+
+    def prune(listed: Set[Key], version: str) -> None:
+        for key in cache.prune_sessions(listed, version, namespace):
+            add(key)
+
+    return Feed(SESSIONS, namespace, put, remove, prune)
+
+
+def pod_feed(cache: Cache, namespace: str | None, add: Callable[[Key], None]) -> Feed[Key]:
+    """As `session_feed`, of the pods, each under the key of its session."""
+
+    def put(body: Object) -> Key | None:
+        if (news := cache.put_pod(body)) is not None:
+            add(news)
+        return owner(body)
+
+    def remove(body: Object) -> None:
+        if (key := cache.remove_pod(body)) is not None:
+            add(key)
+
+    def prune(listed: Set[Key], version: str) -> None:
+        for key, _ in cache.pods.prune(listed, version, namespace):
+            add(key)
+
+    return Feed(PODS, namespace, put, remove, prune, SELECTOR)
+
+
+def volume_feed(cache: Cache, namespace: str | None, add: Callable[[Key], None]) -> Feed[Key]:
+    """As `session_feed`, of the volumes, each under the key of its session."""
+
+    def put(body: Object) -> Key | None:
+        if (news := cache.put_volume(body)) is not None:
+            add(news)
+        return owner(body)
+
+    def remove(body: Object) -> None:
+        if (key := cache.remove_volume(body)) is not None:
+            add(key)
+
+    def prune(listed: Set[Key], version: str) -> None:
+        for key, _ in cache.volumes.prune(listed, version, namespace):
+            add(key)
+
+    return Feed(PERSISTENT_VOLUME_CLAIMS, namespace, put, remove, prune, SELECTOR)
+
+
+def claim_feed(cache: Cache, namespace: str, add: Callable[[Key], None]) -> Feed[Key]:
+    """Keeps the claims in the namespace, and queues who has lost one, who has got it, and who waits for it."""
+
+    def wake(claims: Iterable[ClaimView | None]) -> None:
+        for claim in claims:
+            if claim is not None and claim.session:
+                add(claim.holder)
+
+    def put(body: Object) -> Key:
+        key = session_key(body["metadata"])
+        before = cache.claims.get(key)
+        if cache.put_claim(body):
+            wake((before, cache.claims.get(key)))
+            for waiting in tuple(cache.waiting.get(key.name, ())):
+                add(waiting)
+        return key
+
+    def gone(claims: Iterable[ClaimView]) -> None:
+        for claim in claims:
+            wake((claim,))
+            for waiting in cache.waiting.pop(claim.name, ()):
+                add(waiting)
+
+    def remove(body: Object) -> None:
+        metadata = body["metadata"]
+        claim = cache.remove_claim(session_key(metadata), metadata["uid"], left_at(metadata))
+        gone(() if claim is None else (claim,))
+
+    def prune(listed: Set[Key], version: str) -> None:
+        gone(cache.prune_claims(listed, version))
+
+    return Feed(LEASES, namespace, put, remove, prune, SELECTOR)
 
 
 class WatchTrace:
-    """Sees kopf's requests: whether all watches are open, and whether one had to begin with a new list.
+    """Knows whether all watches are open, and whether one of kopf's had to begin with a new list.
 
-    kopf says neither, and a list that is read again gives no notice of what was deleted before.
+    kopf says neither, so its requests are looked at; a list that it reads again gives no notice of what was deleted.
 
     Args:
         namespaces: the namespaces served; empty for all.
-        on_relist: called after a watch was opened that had to begin with a new list.
+        feeds: what is watched beside kopf's sessions.
+        on_relist: called after a watch of kopf's was opened that had to begin with a new list.
         on_restart: called with the plural of a resource whose watch was opened again.
 
     Attributes:
@@ -32,10 +128,16 @@ class WatchTrace:
     """
 
     def __init__(
-        self, namespaces: tuple[str, ...], *, on_relist: Callable[[], None], on_restart: Callable[[str], None]
+        self,
+        namespaces: tuple[str, ...],
+        feeds: Iterable[Feed[Key]] = (),
+        *,
+        on_relist: Callable[[], None],
+        on_restart: Callable[[str], None],
     ) -> None:
         scopes: tuple[str | None, ...] = namespaces or (None,)
-        self._watched = {resource.path(scope): resource for resource in WATCHED for scope in scopes}
+        self._of_kopf = frozenset(SESSIONS.path(scope) for scope in scopes)
+        self._expected = self._of_kopf | {feed.resource.path(feed.namespace) for feed in feeds}
         self._listed: set[str] = set()
         self._open: set[str] = set()
         self._on_relist = on_relist
@@ -52,7 +154,7 @@ class WatchTrace:
         self, _: aiohttp.ClientSession, __: SimpleNamespace, params: aiohttp.TraceRequestEndParams
     ) -> None:
         path = params.url.path
-        if params.method == "GET" and params.response.status == 200 and path in self._watched:
+        if params.method == "GET" and params.response.status == 200 and path in self._of_kopf:
             self.seen(path, watch="watch" in params.url.query)
 
     def seen(self, path: str, *, watch: bool) -> None:
@@ -60,32 +162,26 @@ class WatchTrace:
         if not watch:
             self._listed.add(path)
             return
-        again = path in self._open
-        self._open.add(path)
-        if len(self._open) == len(self._watched):
-            self.complete.set()
-        if again:
-            self._on_restart(self._watched[path].plural)
+        again = self.opened(path)
         relisted = path in self._listed
         self._listed.discard(path)
         if again and relisted:
             self._on_relist()
 
+    def opened(self, path: str) -> bool:
+        """A watch was opened; whether again."""
+        again = path in self._open
+        self._open.add(path)
+        if self._open >= self._expected:
+            self.complete.set()
+        if again:
+            self._on_restart(path.rpartition("/")[2])
+        return again
 
-def make_registry(client: Client, cache: Cache, trace: WatchTrace, add: Callable[[Key], None]) -> kopf.OperatorRegistry:
-    """The handlers. All they do is to keep the cache and to queue the key of the session that an event is about."""
+
+def make_registry(client: Client, trace: WatchTrace, sessions: Feed[Key]) -> kopf.OperatorRegistry:
+    """The handler: all it does is to feed."""
     registry = kopf.OperatorRegistry()
-
-    def feed(put: Callable[[Object], Key | None], remove: Callable[[Object], Key | None], event: Any) -> None:
-        body: Object = dict(event["object"])
-        key = remove(body) if event["type"] == "DELETED" else put(body)
-        if key is not None:
-            add(key)
-
-    def remove_session(body: Object) -> Key | None:
-        metadata = body["metadata"]
-        key = Key(metadata["namespace"], metadata["name"])
-        return key if cache.remove_session(key, metadata["uid"], metadata["resourceVersion"]) else None
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
@@ -94,15 +190,11 @@ def make_registry(client: Client, cache: Cache, trace: WatchTrace, add: Callable
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
     async def on_session(event: kopf.RawEvent, **_: Any) -> None:
-        feed(cache.put_session, remove_session, event)
-
-    @kopf.on.event("", "v1", "pods", registry=registry)
-    async def on_pod(event: kopf.RawEvent, **_: Any) -> None:
-        feed(cache.put_pod, cache.remove_pod, event)
-
-    @kopf.on.event("", "v1", "persistentvolumeclaims", registry=registry)
-    async def on_volume(event: kopf.RawEvent, **_: Any) -> None:
-        feed(cache.put_volume, cache.remove_volume, event)
+        body: Object = dict(event["object"])
+        if event["type"] == "DELETED":
+            sessions.remove(body)
+        else:
+            sessions.put(body)
 
     return registry
 
@@ -150,8 +242,6 @@ def make_settings() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = _NoDifferences()
     settings.watching.server_timeout = 300
     settings.watching.chunk_size = CHUNK
-    settings.watching.label_selectors["", "v1", "pods"] = SELECTOR
-    settings.watching.label_selectors["", "v1", "persistentvolumeclaims"] = SELECTOR
     settings.queueing.idle_timeout = 1.0
     settings.queueing.exit_timeout = 0.5
     settings.process.ultimate_exiting_timeout = 15

@@ -1,6 +1,6 @@
 """Requests to the API server: typed verbs and errors, raw objects."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +148,7 @@ class Client:
 
     async def pages(
         self, resource: Resource, namespace: str | None = None, *, label_selector: str = ""
-    ) -> AsyncIterator[Page]:
+    ) -> AsyncGenerator[Page, None]:
         """All objects, page by page, at least one; without a namespace those of all namespaces.
 
         Raises:
@@ -173,12 +173,10 @@ class Client:
         version: str,
         seconds: int,
         label_selector: str = "",
-        on_open: Callable[[], None] = lambda: None,
-    ) -> AsyncIterator[Object]:
-        """Events after that version, bookmarks included, until the server ends the watch.
-
-        Args:
-            seconds: for how long the server is asked to keep it open.
+        on_open: Callable[[], object] = lambda: None,
+    ) -> AsyncGenerator[Object, None]:
+        """Events after that version, bookmarks included, until the server ends the watch, which it is asked to do after
+        so many seconds.
 
         Raises:
             GoneError: the version is too old.
@@ -313,14 +311,19 @@ class Client:
                 server_hostname=self._configuration.tls_server_name,
             ) as response:
                 code = response.status
+                self._count(verb, code)
                 yield response
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise UnreachableError(
                 f"{method} {path}: {type(error).__name__}: {error}".rstrip(": "), code=code
             ) from error
         finally:
-            if self._on_request is not None:
-                self._on_request(verb, code)
+            if not code:
+                self._count(verb, code)
+
+    def _count(self, verb: str, code: int) -> None:
+        if self._on_request is not None:
+            self._on_request(verb, code)
 
 
 def _decode(raw: bytes) -> Any:

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import pytest
@@ -9,7 +10,7 @@ from whatsapp_operator.controller.app import FIRST_COMPARE_ATTEMPTS, Operator
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.metrics import Metrics
 from whatsapp_operator.controller.settings import Settings
-from whatsapp_operator.kube.client import LEASES, Client, Listing, Object, Resource
+from whatsapp_operator.kube.client import LEASES, Client, Object, Page, Resource
 from whatsapp_operator.kube.errors import (
     ForbiddenError,
     KubeError,
@@ -34,11 +35,13 @@ class ApiStandIn:
         self.leases: list[Object] = []
         self.deleted: list[tuple[str, str | None, str | None]] = []
 
-    async def list(self, resource: Resource, namespace: str | None = None, *, label_selector: str = "") -> Listing:
+    async def pages(
+        self, resource: Resource, namespace: str | None = None, *, label_selector: str = ""
+    ) -> AsyncGenerator[Page, None]:
         self.listed += 1
         if self.failures:
             raise self.failures.pop(0)
-        return Listing(self.leases if resource is LEASES else [], "1")
+        yield Page(self.leases if resource is LEASES else [], "1")
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
         raise NotFoundError(f"{resource.plural} {namespace}/{name}", code=404)

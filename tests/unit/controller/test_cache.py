@@ -38,7 +38,8 @@ def test_an_older_version_never_replaces_a_newer_one() -> None:
     found = cache.sessions.get(KEY)
     assert found is not None
     assert found.version == "5"
-    assert "managedFields" not in found.body["metadata"]
+    assert found.body["metadata"].get("managedFields") is None
+    assert found.body["spec"] == {"tenant": "acme"}
 
 
 def test_what_is_late_does_not_bring_a_removed_object_back() -> None:
@@ -60,8 +61,10 @@ def test_the_end_of_an_earlier_object_does_not_remove_a_later_one_of_that_name()
 def test_a_full_list_removes_what_it_does_not_hold_but_nothing_newer() -> None:
     cache = Cache()
     cache.put_pod(pod_body(5))
-    assert cache.pods.prune([], "4") == []
-    assert cache.pods.prune([], "9") == [KEY]
+    assert cache.pods.prune(set(), "4") == []
+    assert cache.pods.prune({KEY}, "9") == []
+    assert cache.pods.prune(set(), "9", "elsewhere") == []
+    assert [key for key, _ in cache.pods.prune(set(), "9", "team")] == [KEY]
     assert cache.pods.get(KEY) is None
 
 
@@ -69,7 +72,8 @@ def test_a_list_that_was_read_before_a_deletion_does_not_bring_it_back() -> None
     cache = Cache()
     cache.put_session(body(5))
     cache.remove_session(KEY, "u", "8")
-    assert cache.prune_sessions([body(5)], "7") == []
+    assert cache.put_session(body(5)) is None
+    assert cache.prune_sessions({KEY}, "7") == []
     assert cache.tenant("team", "acme") == []
 
 
@@ -100,7 +104,8 @@ def test_claims_are_found_by_their_holder() -> None:
     assert cache.claims_of("u") == []
     (claim,) = cache.claims_of("x")
     assert claim.holder == Key("team", "other")
-    cache.remove_claim(Key("system", "phone-1"), claim)
+    assert cache.remove_claim(Key("system", "phone-1"), claim.uid, claim.version) == claim
+    assert cache.remove_claim(Key("system", "phone-1"), claim.uid, claim.version) is None
     assert cache.claims_of("x") == []
 
 
@@ -122,4 +127,4 @@ def test_claims_whose_holder_is_not_known() -> None:
     for name, holder in holders.items():
         metadata = {"namespace": "system", "name": name, "uid": name, "resourceVersion": "1"}
         cache.put_claim({"metadata": metadata, "spec": {"holderIdentity": holder}})
-    assert sorted(claim.name for claim in cache.claims_without_holder()) == ["former", "vanished"]
+    assert sorted(claim.name for claim in cache.claims_without_holder()) == ["former", "unreadable", "vanished"]

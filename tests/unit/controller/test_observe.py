@@ -4,11 +4,12 @@ import pytest
 
 from tests.unit.controller.builders import OPTIONS, PHONE, UID
 from whatsapp_operator.api import names
+from whatsapp_operator.api.models import WhatsAppSession
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.claims import lease_name
 from whatsapp_operator.controller.observe import HOLDER_SECONDS, Observer, parse_session
 from whatsapp_operator.controller.observed import Holder, Observed, phone_of_jid
-from whatsapp_operator.controller.views import Key
+from whatsapp_operator.controller.views import Key, SessionView
 
 KEY = Key("team", "shop")
 
@@ -21,6 +22,10 @@ def body(
     return {"metadata": metadata, "spec": full, "status": status or {}}
 
 
+def parse(found: dict[str, Any]) -> tuple[WhatsAppSession, str | None]:
+    return parse_session(SessionView.parse(found, 0.0))
+
+
 class Scene:
     """A cache with one session, and a clock that is set by hand."""
 
@@ -29,7 +34,7 @@ class Scene:
         self.cache = Cache(clock=lambda: self.now)
         self.cache.put_session(body())
         self.observer = Observer(self.cache, OPTIONS, namespace="system", clock=lambda: self.now)
-        session, _ = parse_session(body())
+        session, _ = parse(body())
         self.lease = lease_name(session, PHONE, OPTIONS)
 
     def observe(self) -> Observed:
@@ -118,7 +123,7 @@ def test_the_number_in_an_address(jid: str | None, phone: str | None) -> None:
     ],
 )
 def test_a_spec_that_admission_should_have_refused_is_named(spec: dict[str, Any], field: str) -> None:
-    session, why = parse_session(body(spec=spec))
+    session, why = parse(body(spec=spec))
     assert why is not None
     assert why.startswith(f"{field}: ")
     assert "call me" not in why
@@ -126,13 +131,13 @@ def test_a_spec_that_admission_should_have_refused_is_named(spec: dict[str, Any]
 
 
 def test_a_report_that_does_not_fit_is_dropped_and_the_rest_kept() -> None:
-    session, why = parse_session(body(status={"phase": "Connected", "session": {"machine": "Flying"}}))
+    session, why = parse(body(status={"phase": "Connected", "session": {"machine": "Flying"}}))
     assert why is None
     assert (session.status.phase, session.status.session) == ("Connected", None)
 
 
 def test_a_status_that_does_not_fit_is_dropped() -> None:
-    session, why = parse_session(body(status={"phase": "Elsewhere"}))
+    session, why = parse(body(status={"phase": "Elsewhere"}))
     assert why is None
     assert session.status.phase is None
 

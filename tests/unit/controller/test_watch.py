@@ -1,4 +1,9 @@
-from whatsapp_operator.controller.watch import WatchTrace
+from collections.abc import Callable
+
+from whatsapp_operator.controller.cache import Cache
+from whatsapp_operator.controller.views import Key
+from whatsapp_operator.controller.watch import WatchTrace, claim_feed, pod_feed, volume_feed
+from whatsapp_operator.kube.client import Object
 
 SESSIONS = "/apis/whatsapp-operator.io/v1alpha1/whatsappsessions"
 PODS = "/api/v1/pods"
@@ -9,26 +14,28 @@ class Trace:
     def __init__(self, namespaces: tuple[str, ...] = ()) -> None:
         self.relists = 0
         self.restarts: list[str] = []
-        self.trace = WatchTrace(namespaces, on_relist=self.relisted, on_restart=self.restarts.append)
+        feeds = [
+            make(Cache(), scope, lambda _: None) for make in (pod_feed, volume_feed) for scope in namespaces or (None,)
+        ]
+        self.trace = WatchTrace(namespaces, feeds, on_relist=self.relisted, on_restart=self.restarts.append)
 
     def relisted(self) -> None:
         self.relists += 1
 
     def open_all(self) -> None:
-        for path in (SESSIONS, PODS, VOLUMES):
-            self.trace.seen(path, watch=False)
-            self.trace.seen(path, watch=True)
+        self.trace.seen(SESSIONS, watch=False)
+        self.trace.seen(SESSIONS, watch=True)
+        self.trace.opened(PODS)
+        self.trace.opened(VOLUMES)
 
 
 def test_complete_once_every_watch_is_open() -> None:
     found = Trace()
-    for path in (SESSIONS, PODS):
-        found.trace.seen(path, watch=False)
-        found.trace.seen(path, watch=True)
-        assert not found.trace.complete.is_set()
-    found.trace.seen(VOLUMES, watch=False)
+    found.trace.seen(SESSIONS, watch=False)
+    found.trace.opened(PODS)
+    found.trace.opened(VOLUMES)
     assert not found.trace.complete.is_set()
-    found.trace.seen(VOLUMES, watch=True)
+    found.trace.seen(SESSIONS, watch=True)
     assert found.trace.complete.is_set()
     assert (found.relists, found.restarts) == (0, [])
 
@@ -36,27 +43,74 @@ def test_complete_once_every_watch_is_open() -> None:
 def test_a_watch_that_goes_on_misses_nothing() -> None:
     found = Trace()
     found.open_all()
-    found.trace.seen(PODS, watch=True)
-    assert (found.relists, found.restarts) == (0, ["pods"])
+    found.trace.seen(SESSIONS, watch=True)
+    found.trace.opened(PODS)
+    assert (found.relists, found.restarts) == (0, ["whatsappsessions", "pods"])
 
 
-def test_a_watch_that_begins_with_a_new_list_may_have_missed_deletions() -> None:
+def test_a_watch_of_kopfs_that_begins_with_a_new_list_may_have_missed_deletions() -> None:
     found = Trace()
     found.open_all()
-    found.trace.seen(PODS, watch=False)
+    found.trace.seen(SESSIONS, watch=False)
     assert found.relists == 0
-    found.trace.seen(PODS, watch=True)
+    found.trace.seen(SESSIONS, watch=True)
     assert found.relists == 1
 
 
 def test_each_namespace_is_watched() -> None:
     found = Trace(("a", "b"))
     for namespace in ("a", "b"):
+        for plural in ("pods", "persistentvolumeclaims"):
+            assert not found.trace.complete.is_set()
+            found.trace.opened(f"/api/v1/namespaces/{namespace}/{plural}")
+    for namespace in ("a", "b"):
         assert not found.trace.complete.is_set()
-        for path in (
-            f"/apis/whatsapp-operator.io/v1alpha1/namespaces/{namespace}/whatsappsessions",
-            f"/api/v1/namespaces/{namespace}/pods",
-            f"/api/v1/namespaces/{namespace}/persistentvolumeclaims",
-        ):
-            found.trace.seen(path, watch=True)
+        found.trace.seen(f"/apis/whatsapp-operator.io/v1alpha1/namespaces/{namespace}/whatsappsessions", watch=True)
     assert found.trace.complete.is_set()
+
+
+def claim(version: int, holder: str) -> Object:
+    metadata = {"namespace": "system", "name": "phone-1", "uid": "l", "resourceVersion": str(version)}
+    return {"metadata": metadata, "spec": {"holderIdentity": holder}}
+
+
+class Claims:
+    """The feed of claims, and whom it wakes."""
+
+    def __init__(self) -> None:
+        self.woken: list[str] = []
+        self.cache = Cache()
+        self.feed = claim_feed(self.cache, "system", lambda key: self.woken.append(key.name))
+        self.cache.waiting["phone-1"] = {Key("team", "waiting")}
+
+    def woken_by(self, step: Callable[[], object]) -> list[str]:
+        self.woken.clear()
+        step()
+        return sorted(self.woken)
+
+
+def test_a_claim_that_changes_wakes_who_held_it_who_holds_it_and_who_waits_for_it() -> None:
+    found = Claims()
+    assert found.woken_by(lambda: found.feed.put(claim(1, "team/first/f"))) == ["first", "waiting"]
+    assert found.woken_by(lambda: found.feed.put(claim(2, "team/next/n"))) == ["first", "next", "waiting"]
+    assert found.woken_by(lambda: found.feed.put(claim(2, "team/next/n"))) == []
+    assert found.woken_by(lambda: found.feed.remove(claim(3, "team/next/n"))) == ["next", "waiting"]
+    assert found.woken_by(lambda: found.feed.remove(claim(3, "team/next/n"))) == []
+
+
+def test_a_claim_that_is_not_in_a_new_list_is_gone() -> None:
+    found = Claims()
+    found.feed.put(claim(1, "team/first/f"))
+    found.woken.clear()
+    assert found.woken_by(lambda: found.feed.prune(set(), "5")) == ["first", "waiting"]
+    assert found.cache.claims_of("f") == []
+    assert found.woken_by(lambda: found.feed.prune(set(), "6")) == []
+
+
+def test_what_has_only_left_the_selection_can_come_back_as_it_is() -> None:
+    found = Claims()
+    found.feed.put(claim(1, "team/first/f"))
+    found.feed.remove(claim(2, "team/first/f"))
+    found.woken.clear()
+    assert found.woken_by(lambda: found.feed.put(claim(1, "team/first/f"))) == []
+    assert found.woken_by(lambda: found.feed.put(claim(2, "team/first/f"))) == ["first"]

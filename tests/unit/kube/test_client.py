@@ -100,12 +100,12 @@ async def test_a_list_is_read_in_chunks(server: Server, client: Client) -> None:
         (200, {"items": [{"n": 1}], "metadata": {"continue": "more", "resourceVersion": "5"}}),
         (200, {"items": [{"n": 2}], "metadata": {"resourceVersion": "5"}}),
     ]
-    found = await client.list(PODS, label_selector="a=b")
-    assert found.items == [{"n": 1}, {"n": 2}]
-    assert found.resource_version == "5"
+    found = [page async for page in client.pages(PODS, label_selector="a=b")]
+    assert [page.items for page in found] == [[{"n": 1}], [{"n": 2}]]
+    assert {page.resource_version for page in found} == {"5"}
     assert [dict(request.query) for request in server.asked] == [
-        {"limit": "500", "labelSelector": "a=b"},
-        {"limit": "500", "labelSelector": "a=b", "continue": "more"},
+        {"limit": "250", "labelSelector": "a=b"},
+        {"limit": "250", "labelSelector": "a=b", "continue": "more"},
     ]
 
 

@@ -197,12 +197,12 @@ class Cache:
 
     def remove_pod(self, body: Object) -> Key | None:
         key, metadata = owner(body), body["metadata"]
-        gone = key is not None and self.pods.remove(key, metadata["uid"], left_at(metadata))
+        gone = key is not None and self.pods.remove(key, metadata["uid"], metadata["resourceVersion"])
         return key if gone else None
 
     def remove_volume(self, body: Object) -> Key | None:
         key, metadata = owner(body), body["metadata"]
-        gone = key is not None and self.volumes.remove(key, metadata["uid"], left_at(metadata))
+        gone = key is not None and self.volumes.remove(key, metadata["uid"], metadata["resourceVersion"])
         return key if gone else None
 
     def forget_pod(self, key: Key) -> None:
@@ -272,8 +272,3 @@ def owner(body: Object) -> Key | None:
     if not session or metadata["name"] != names.owned_name(session):
         return None
     return Key(intern(metadata["namespace"]), session)
-
-
-def left_at(metadata: Object) -> str:
-    """The last version that is over, of an object that has left a selection, be it by a change that it has survived."""
-    return str(int(metadata["resourceVersion"]) - 1)

@@ -11,7 +11,7 @@ import aiohttp
 import kopf
 
 from whatsapp_operator.api import names
-from whatsapp_operator.controller.cache import SELECTOR, Cache, left_at, owner
+from whatsapp_operator.controller.cache import SELECTOR, Cache, owner
 from whatsapp_operator.controller.views import ClaimView, Key, session_key
 from whatsapp_operator.kube.client import LEASES, PERSISTENT_VOLUME_CLAIMS, PODS, SESSIONS, Client, Object
 from whatsapp_operator.kube.watch import Feed
@@ -103,7 +103,9 @@ def claim_feed(cache: Cache, namespace: str, add: Callable[[Key], None]) -> Feed
 
     def remove(body: Object) -> None:
         metadata = body["metadata"]
-        claim = cache.remove_claim(session_key(metadata), metadata["uid"], left_at(metadata))
+        # One that has only lost its labels lives on at that very version.
+        version = str(int(metadata["resourceVersion"]) - 1)
+        claim = cache.remove_claim(session_key(metadata), metadata["uid"], version)
         gone(() if claim is None else (claim,))
 
     def prune(listed: Set[Key], version: str) -> None:

@@ -98,8 +98,11 @@ class ResizeVolume:
 
 @dataclass(frozen=True, slots=True)
 class DeleteVolume:
+    """With a version: unless the claim has changed since."""
+
     name: str
     uid: str
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

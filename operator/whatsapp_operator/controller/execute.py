@@ -197,8 +197,8 @@ class Executor:
                 )
             case ResizeVolume(name, version, size):
                 return await self._resize(namespace, name, version, size)
-            case DeleteVolume(name, volume_uid):
-                await self._delete(PERSISTENT_VOLUME_CLAIMS, namespace, name, volume_uid)
+            case DeleteVolume(name, volume_uid, version):
+                await self._delete(PERSISTENT_VOLUME_CLAIMS, namespace, name, volume_uid, version)
             case CreatePod(body):
                 return await self._create_pod(body)
             case PatchPod():
@@ -383,8 +383,10 @@ class Executor:
             metadata["annotations"] = dict(action.annotations)
         self._cache.put_pod(await self._client.merge_patch(PODS, namespace, action.name, {"metadata": metadata}))
 
-    async def _delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
-        left = await self._client.delete(resource, namespace, name, uid=uid)
+    async def _delete(
+        self, resource: Resource, namespace: str, name: str, uid: str, version: str | None = None
+    ) -> None:
+        left = await self._client.delete(resource, namespace, name, uid=uid, resource_version=version)
         if left.get("kind") == "Status":
             await self._look_object(resource, namespace, name)
         elif resource is PODS:

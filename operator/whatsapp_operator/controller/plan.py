@@ -32,6 +32,7 @@ from whatsapp_operator.controller.actions import (
     CreateSecret,
     CreateVolume,
     DeletePod,
+    DeleteVolume,
     EnsureNamespace,
     PatchPod,
     PatchVolume,
@@ -105,7 +106,7 @@ def plan(o: Observed, options: Options, now: datetime) -> Plan:
         _Step(problems=(Problem(Reason.EXPIRY_FAILED, ""),) if expires.failed else (), after=expires.after),
         _finalizer(o, claimed),
         _Step(claimed.actions),
-        _surroundings(o, options) if runs else _Step(),
+        _surroundings(o, options) if runs else _resting_volume(o),
         pod,
     )
     actions = tuple(action for step in steps for action in step.actions)
@@ -202,7 +203,26 @@ def _volume(o: Observed, options: Options) -> _Step:
             return _Step(problems=(Problem(Reason.VOLUME_FOREIGN, ""),))
         adopted: Object = {"metadata": {"labels": {names.LABEL_SESSION_UID: session.metadata.uid}}}
         return _Step((PatchVolume(name, volume.version, adopted),))
-    return _size(volume, name, session.spec.storage.size) if volume.bound else _Step()
+    if _outdated(o):
+        return _Step((DeleteVolume(name, volume.uid, volume.version),))
+    return _resting_volume(o)
+
+
+def _outdated(o: Observed) -> bool:
+    """A volume that is not what the spec asks for, and that nothing was ever written to: it can be made anew."""
+    volume, storage = o.volume, o.session.spec.storage
+    if volume is None or not volume.pending or volume.deleting or volume.session_uid != o.session.metadata.uid:
+        return False
+    other_kind = volume.kind_hash not in (None, pvc_object.kind_hash(o.session))
+    return other_kind or quantity.parse(volume.requested) != quantity.parse(storage.size)
+
+
+def _resting_volume(o: Observed) -> _Step:
+    """What is done to a volume whether or not a pod is to run."""
+    volume, session = o.volume, o.session
+    if volume is None or not volume.bound or volume.session_uid != session.metadata.uid:
+        return _Step()
+    return _size(volume, names.owned_name(session.metadata.name), session.spec.storage.size)
 
 
 def _size(volume: VolumeView, name: str, size: str) -> _Step:
@@ -250,7 +270,9 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan, now: datetime, *, ru
         ready = o.namespace_ready and o.secret_ready and volume is not None
         own = volume is not None and volume.session_uid == session.metadata.uid and not volume.deleting
         rolled = rollout.advance(o, rollout.Pod(), revision, now)
-        return _Step((CreatePod(body),) if ready and own else (), after=rolled.after, rolled=rolled)
+        return _Step(
+            (CreatePod(body),) if ready and own and not _outdated(o) else (), after=rolled.after, rolled=rolled
+        )
     annotations = body["metadata"]["annotations"]
     applied_hash, spec_hash = annotations[names.ANNOTATION_APPLIED_HASH], annotations[names.ANNOTATION_SPEC_HASH]
     replaced = recovery.replacement(pod, o.pod_age, applied_hash=applied_hash, spec_hash=spec_hash)
@@ -271,7 +293,7 @@ def _only_holds_its_volume(o: Observed) -> bool:
     volume, pod = o.volume, o.own_pod
     if volume is None or not volume.deleting or pod is None or pod.deleting or pod.node_lost:
         return False
-    return not o.paired or (o.live is not None and o.live.reason == Reason.VOLUME_FOREIGN)
+    return volume.pending or not o.paired or (o.live is not None and o.live.reason == Reason.VOLUME_FOREIGN)
 
 
 def _name_taken(name: str) -> Problem:

@@ -197,6 +197,8 @@ class VolumeView:
 
     Attributes:
         ours: made by this operator, for whichever session.
+        kind_hash: of what it was asked for at first, the size aside; None where an earlier version has made it.
+        pending: it was never bound, so nothing lies on it.
         requested: size as a quantity.
         capacity: what the volume has, as a quantity; empty until it is bound.
         resize_error: why the volume cannot grow, as its conditions tell.
@@ -207,6 +209,8 @@ class VolumeView:
     session_uid: str = ""
     tenant: str = ""
     ours: bool = False
+    kind_hash: str | None = None
+    pending: bool = False
     bound: bool = False
     requested: str = ""
     capacity: str = ""
@@ -224,6 +228,8 @@ class VolumeView:
             session_uid=labels.get(names.LABEL_SESSION_UID, ""),
             tenant=labels.get(names.LABEL_TENANT, ""),
             ours=labels.get(names.LABEL_APP_MANAGED_BY) == names.FIELD_MANAGER_OPERATOR,
+            kind_hash=(metadata.get("annotations") or {}).get(names.ANNOTATION_APPLIED_HASH),
+            pending=status.get("phase", "Pending") == "Pending" and "volumeName" not in spec,
             bound=status.get("phase") == "Bound",
             requested=((spec.get("resources") or {}).get("requests") or {}).get("storage", ""),
             capacity=(status.get("capacity") or {}).get("storage", ""),

@@ -32,6 +32,7 @@ from whatsapp_operator.controller.actions import (
     CreateSecret,
     CreateVolume,
     DeletePod,
+    DeleteVolume,
     EnsureNamespace,
     PatchPod,
     PatchVolume,
@@ -164,6 +165,38 @@ NEW = observed(
         ),
         pytest.param(
             observed(volume=volume(requested="1Mi", bound=False), pod=told_pod(session())), [], id="not before bound"
+        ),
+        pytest.param(
+            observed(volume=volume(requested="1Gi", bound=False, pending=True)),
+            [DeleteVolume],
+            id="another size at first",
+        ),
+        pytest.param(
+            observed(volume=volume(bound=False, pending=True, kind_hash="of another class")),
+            [DeleteVolume],
+            id="another class at first",
+        ),
+        pytest.param(
+            observed(volume=volume(kind_hash="of another class"), pod=told_pod(session())),
+            [],
+            id="another class too late",
+        ),
+        pytest.param(
+            observed(
+                session(status={"session": connected_report()}),
+                pod=told_pod(session(), running=False),
+                volume=volume(bound=False, pending=True, deleting=True),
+            ),
+            [DeletePod],
+            id="only the pod holds a volume that was never bound",
+        ),
+        pytest.param(
+            observed(
+                session(spec={"suspend": True}, status={"session": connected_report()}),
+                volume=volume(requested="128Mi"),
+            ),
+            [ResizeVolume],
+            id="grow suspended",
         ),
         pytest.param(observed(session(spec={"suspend": True}), pod=told_pod(session())), [DeletePod], id="suspend"),
         pytest.param(

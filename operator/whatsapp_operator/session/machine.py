@@ -579,6 +579,20 @@ class _Transition:
             case "proxy":
                 detail = f"The proxy refuses the connection with status {status}." if status else ""
                 self._connection_failed(Reason.PROXY_FAILED, detail, first=1.0)
+            case "proxy_url":
+                self._connection_failed(
+                    Reason.PROXY_FAILED,
+                    "The proxy's URL is none: http://, https:// or socks5://, a host, and perhaps a port.",
+                    first=1.0,
+                )
+            case "proxy_name":
+                self._connection_failed(Reason.PROXY_FAILED, "The proxy's name cannot be resolved.", first=1.0)
+            case "proxy_address":
+                self._connection_failed(
+                    Reason.PROXY_FAILED,
+                    "The proxy's name leads to a link-local address or a cloud's metadata service; it is not dialed.",
+                    first=1.0,
+                )
             case "tls":
                 self._connection_failed(
                     Reason.CONNECT_FAILURE, "The server's certificate is not trusted; see spec.caBundle.", first=1.0

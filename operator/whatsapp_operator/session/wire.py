@@ -177,8 +177,8 @@ class ClientOutdated:
 class ConnectEnded:
     """connect() raised or returned: nothing more comes from this worker.
 
-    `kind` is proxy, tls, clock, dns, network, storage, ban, refused or other; `status` is the HTTP status of a proxy's
-    refusal, else 0.
+    `kind` is proxy, proxy_url, proxy_name, proxy_address, tls, clock, dns, network, storage, ban, refused or other;
+    `status` is the HTTP status of a proxy's refusal, else 0.
     """
 
     kind: str

@@ -31,7 +31,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
-from whatsapp_operator.session import slim, traffic, wire
+from whatsapp_operator.session import proxy, slim, traffic, wire
 from whatsapp_operator.session.identity import parse_display_name
 
 logger = logging.getLogger(__name__)
@@ -183,11 +183,15 @@ class Worker:
     def _connect(self) -> None:
         from neonize._binder import ProxySettings
 
-        proxy = self._start.proxy_url
+        url = self._start.proxy_url
         try:
-            self._client.connect(ProxySettings(proxy) if proxy else None)
+            if url is not None:
+                proxy.check(url)
+            self._client.connect(ProxySettings(url) if url else None)
+        except proxy.ProxyError as error:
+            self._channel.send(wire.ConnectEnded(kind=error.kind, status=0, detail=""))
         except Exception as error:  # noqa: BLE001  (neonize raises bare exceptions and ctypes' own)
-            self._channel.send(classify_connect_error(str(error), with_proxy=proxy is not None))
+            self._channel.send(classify_connect_error(str(error), with_proxy=url is not None))
         else:
             self._channel.send(wire.ConnectEnded(kind="other", status=0, detail="connect() returned"))
 

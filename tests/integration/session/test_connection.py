@@ -29,10 +29,11 @@ CONNECTS = "whatsapp_session_connects_total"
     [
         ({"proxy_url": "http://127.0.0.1:1"}, "ProxyFailed", ""),
         ({"proxy_url": "socks5://127.0.0.1:1"}, "ProxyFailed", ""),
-        ({"proxy_url": "http://no-such-host.invalid:3128"}, "ProxyFailed", ""),
+        ({"proxy_url": "http://no-such-host.invalid:3128"}, "ProxyFailed", "resolved"),
+        ({"proxy_url": "http://0xA9FEA9FE:80"}, "ProxyFailed", "link-local"),
         ({"ca_dir": "/nonexistent"}, "ConnectFailure", "certificate"),
     ],
-    ids=["http-proxy", "socks-proxy", "name-of-the-proxy", "certificate"],
+    ids=["http-proxy", "socks-proxy", "name-of-the-proxy", "link-local", "certificate"],
 )
 def test_a_dial_that_fails_is_told_and_retried(
     make_session: MakeSession, api: RecordingApi, settings: dict[str, Any], reason: str, word: str

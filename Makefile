@@ -89,6 +89,11 @@ soak-day: venv ## Run 20 sessions through a day of random faults in half an hour
 benchmark: deploy ## Measure the numbers of one session on the local cluster.
 	$(PY) -m tests.benchmarks.one_session
 
+.PHONY: bench
+bench: venv ## Measure the operator with thousands of sessions, on a control plane of its own (ARGS, see docs/performance.md).
+	$(PY) -m tests.cluster build etcd kubernetes kwok
+	$(PY) -m tests.benchmarks.controller $(ARGS)
+
 .PHONY: cluster-up
 cluster-up: venv ## Bring up a Kubernetes node on this machine (root on Debian 12; nothing outside its directory is kept).
 	$(PY) -m tests.cluster packages

@@ -150,7 +150,9 @@ class PortTakenError(ClusterError):
 
 
 @contextmanager
-def control_plane(apiserver_flags: Sequence[str] = ()) -> Iterator[ControlPlane]:
+def control_plane(
+    apiserver_flags: Sequence[str] = (), controller_manager_flags: Sequence[str] = ()
+) -> Iterator[ControlPlane]:
     """A control plane that leaves no trace at the end; if this process is killed, so is the control plane.
 
     Raises ClusterError if a program cannot be built or does not start.
@@ -163,7 +165,8 @@ def control_plane(apiserver_flags: Sequence[str] = ()) -> Iterator[ControlPlane]
         directory = stack.enter_context(_directory())
         for attempt in (1, 2, 3):
             try:
-                yield stack.enter_context(_started(directory / str(attempt), kubernetes, etcd, apiserver_flags))
+                flags = (apiserver_flags, controller_manager_flags)
+                yield stack.enter_context(_started(directory / str(attempt), kubernetes, etcd, *flags))
                 return
             except PortTakenError:
                 if attempt == 3:
@@ -171,7 +174,13 @@ def control_plane(apiserver_flags: Sequence[str] = ()) -> Iterator[ControlPlane]
 
 
 @contextmanager
-def _started(directory: Path, kubernetes: Path, etcd: Path, apiserver_flags: Sequence[str]) -> Iterator[ControlPlane]:
+def _started(
+    directory: Path,
+    kubernetes: Path,
+    etcd: Path,
+    apiserver_flags: Sequence[str],
+    controller_manager_flags: Sequence[str],
+) -> Iterator[ControlPlane]:
     directory.mkdir()
     port, etcd_port, etcd_peer_port = free_ports(3)
     endpoints = Endpoints("127.0.0.1", "127.0.0.1", port, etcd_port, etcd_peer_port)
@@ -205,7 +214,8 @@ def _started(directory: Path, kubernetes: Path, etcd: Path, apiserver_flags: Seq
         manager_config.write_text(
             kubeconfig(endpoints.url, "local", credentials.authority, credentials.controller_manager)
         )
-        start("kube-controller-manager", controller_manager_command(kubernetes, credentials, manager_config))
+        manager = controller_manager_command(kubernetes, credentials, manager_config, controller_manager_flags)
+        start("kube-controller-manager", manager)
         # Pods are refused in a namespace that has no default service account yet.
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         wait_for("the controller manager works", lambda: ready(account), START_TIMEOUT, explain)

@@ -146,19 +146,17 @@ class Cache:
         self._tenants.setdefault((key.namespace, view.tenant), set()).add(key)
         return key
 
-    def remove_session(self, key: Key, uid: str, version: str) -> bool:
+    def remove_session(self, key: Key, uid: str, version: str) -> list[Key]:
+        """Returns the key if this was news, and the sessions of its tenant that may be primary instead of it."""
         view = self.sessions.get(key)
         if not self.sessions.remove(key, uid, version) or view is None:
-            return False
-        self._forget(key, view)
-        return True
+            return []
+        return [key, *self._forget(key, view)]
 
     def prune_sessions(self, listed: Set[Key], version: str, namespace: str | None = None) -> list[Key]:
-        """Forget what a full list did not hold; returns the keys of that."""
+        """Forget what a full list did not hold; returns what `remove_session` does."""
         vanished = self.sessions.prune(listed, version, namespace)
-        for key, view in vanished:
-            self._forget(key, view)
-        return [key for key, _ in vanished]
+        return [found for key, view in vanished for found in (key, *self._forget(key, view))]
 
     def tenant(self, namespace: str, tenant: str) -> list[tuple[Key, SessionView]]:
         """All sessions of the tenant."""
@@ -166,7 +164,12 @@ class Cache:
         found = ((key, self.sessions.get(key)) for key in keys)
         return [(key, view) for key, view in found if view is not None]
 
-    def _forget(self, key: Key, view: SessionView) -> None:
+    def connected(self, namespace: str, tenant: str) -> list[Key]:
+        """The sessions of the tenant that are written down as connected."""
+        return [key for key, view in self.tenant(namespace, tenant) if view.connected_since is not None]
+
+    def _forget(self, key: Key, view: SessionView) -> list[Key]:
+        """Returns who may be primary now, if this session was."""
         members = self._tenants.get((key.namespace, view.tenant), set())
         members.discard(key)
         if not members:
@@ -176,8 +179,10 @@ class Cache:
         self.secrets_taken.discard(view.uid)
         self.secrets_restored.pop(view.uid, None)
         self.namespaces_terminating.pop(view.uid, None)
-        if self.primaries.get((key.namespace, view.tenant)) == view.uid:
-            del self.primaries[key.namespace, view.tenant]
+        if self.primaries.get((key.namespace, view.tenant)) != view.uid:
+            return []
+        del self.primaries[key.namespace, view.tenant]
+        return self.connected(key.namespace, view.tenant)
 
     def put_pod(self, body: Object) -> Key | None:
         """Returns the key if this was news."""

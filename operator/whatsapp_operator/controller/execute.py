@@ -417,8 +417,8 @@ class Executor:
             self._put_session(await self._client.get(SESSIONS, metadata.namespace, metadata.name))
         except NotFoundError:
             key = Key(metadata.namespace, metadata.name)
-            if self._cache.remove_session(key, metadata.uid, metadata.resource_version):
-                self._wake(key)
+            for concerned in self._cache.remove_session(key, metadata.uid, metadata.resource_version):
+                self._wake(concerned)
 
     def _put_session(self, found: Object) -> None:
         """Keep what was read; when the watch tells of it, it is no news any more and wakes nobody."""

@@ -129,7 +129,8 @@ class Observer:
     def _rivals(self, key: Key, session: WhatsAppSession) -> list[tuple[datetime, str]]:
         found = []
         for other, view in self._cache.tenant(key.namespace, session.spec.tenant):
-            since = view.connected_since if other != key else None
-            if since is not None:
-                found.append((since, view.uid))
+            # One that is deleted or left alone never becomes primary.
+            candidate = other != key and view.deletion_seen is None and not view.paused
+            if candidate and view.connected_since is not None:
+                found.append((view.connected_since, view.uid))
         return found

@@ -184,8 +184,8 @@ class Reconciler:
     def _resign(self, key: Key, tenant: tuple[str, str], dispatcher: Dispatcher[Key]) -> None:
         """The session is not primary any more: let the others of its tenant find out who is."""
         self._cache.primaries.pop(tenant, None)
-        for other, view in self._cache.tenant(*tenant):
-            if other != key and view.connected_since is not None:
+        for other in self._cache.connected(*tenant):
+            if other != key:
                 dispatcher.add(other)
 
     def _ended(self, key: Key, o: Observed, dispatcher: Dispatcher[Key]) -> None:

@@ -51,12 +51,14 @@ class SessionView:
         conditions: type and status of each.
         connected_since: since when it is written down as connected; None if it is not.
         deletion_seen: when this process first saw the deletionTimestamp, by the monotonic clock; None without one.
+        paused: the operator is to leave it alone.
     """
 
     uid: str
     version: str
     tenant: str
     raw: bytes
+    paused: bool = False
     phase: str | None = None
     primary: bool = False
     conditions: tuple[tuple[str, str], ...] = ()
@@ -84,6 +86,7 @@ class SessionView:
             version=metadata["resourceVersion"],
             tenant=intern(str((body.get("spec") or {}).get("tenant", ""))),
             raw=pydantic_core.to_json({**body, "metadata": {**metadata, "managedFields": None}}),
+            paused=(metadata.get("annotations") or {}).get(names.ANNOTATION_PAUSED) == "true",
             phase=status.get("phase") or None,
             primary=status.get("primary") is True,
             conditions=_shared(tuple((str(item.get("type")), str(item.get("status"))) for item in conditions)),

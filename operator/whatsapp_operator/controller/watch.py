@@ -30,8 +30,8 @@ def session_feed(cache: Cache, namespace: str | None, add: Callable[[Key], None]
     def remove(body: Object) -> None:
         metadata = body["metadata"]
         key = session_key(metadata)
-        if cache.remove_session(key, metadata["uid"], metadata["resourceVersion"]):
-            add(key)
+        for concerned in cache.remove_session(key, metadata["uid"], metadata["resourceVersion"]):
+            add(concerned)
 
     def prune(listed: Set[Key], version: str) -> None:
         for key in cache.prune_sessions(listed, version, namespace):

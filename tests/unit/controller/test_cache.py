@@ -128,3 +128,16 @@ def test_claims_whose_holder_is_not_known() -> None:
         metadata = {"namespace": "system", "name": name, "uid": name, "resourceVersion": "1"}
         cache.put_claim({"metadata": metadata, "spec": {"holderIdentity": holder}})
     assert sorted(claim.name for claim in cache.claims_without_holder()) == ["former", "unreadable", "vanished"]
+
+
+def test_who_may_be_primary_hears_of_it_when_the_primary_is_gone() -> None:
+    connected = {"conditions": [{"type": "Connected", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z"}]}
+    cache = Cache()
+    for name, status in (("shop", connected), ("heir", connected), ("idle", {})):
+        found = body(1, uid=name)
+        found["metadata"]["name"] = name
+        cache.put_session({**found, "status": status})
+    assert cache.remove_session(Key("team", "idle"), "idle", "2") == [Key("team", "idle")]
+    cache.primaries["team", "acme"] = "shop"
+    assert cache.prune_sessions({Key("team", "heir")}, "9") == [KEY, Key("team", "heir")]
+    assert cache.primaries == {}

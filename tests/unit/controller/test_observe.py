@@ -167,3 +167,16 @@ def test_a_new_pod_has_a_secret_only_if_this_process_knows_it() -> None:
     scene.cache.secrets[UID] = False
     assert not scene.observe().secret_ready
     assert scene.observe().secret_gone
+
+
+def test_a_rival_is_one_that_can_be_primary() -> None:
+    scene = Scene()
+    connected = {"conditions": [{"type": "Connected", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z"}]}
+    for name in ("rival", "paused", "deleted"):
+        found = body(name, name, status=connected)
+        if name == "paused":
+            found["metadata"]["annotations"] = {names.ANNOTATION_PAUSED: "true"}
+        if name == "deleted":
+            found["metadata"]["deletionTimestamp"] = "2026-11-21T10:00:00Z"
+        scene.cache.put_session(found)
+    assert [uid for _, uid in scene.observe().rivals] == ["rival"]

@@ -1,5 +1,6 @@
 """The requests as a server sees them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from aiohttp import web
 from kubernetes.aio.client.configuration import Configuration
 
 from whatsapp_operator.kube.client import LEASES, NAMESPACES, PODS, SECRETS, SESSIONS, Client
-from whatsapp_operator.kube.errors import ConflictError, KubeError, NotLeadingError, UnreachableError
+from whatsapp_operator.kube.errors import ConflictError, GoneError, KubeError, NotLeadingError, UnreachableError
 
 
 @dataclass
@@ -173,3 +174,62 @@ async def test_another_library_gets_a_session_with_the_same_identity(server: Ser
     async with client.open_session() as session, session.get(f"{server.url}/version") as response:
         assert response.status == 200
     assert server.asked[0].headers["Authorization"] == "bearer token-1"
+
+
+class WatchServer:
+    """One watch that is answered with these lines."""
+
+    def __init__(self, *lines: str, code: int = 200) -> None:
+        self.lines = lines
+        self.code = code
+        self.query: dict[str, str] = {}
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.query = dict(request.query)
+        response = web.StreamResponse(status=self.code)
+        await response.prepare(request)
+        # Cut where no line ends.
+        text = "".join(f"{line}\n" for line in self.lines).encode()
+        for part in (text[:7], text[7:20], text[20:]):
+            await response.write(part)
+            await asyncio.sleep(0)
+        return response
+
+    async def watched(self) -> list[Any]:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", self.answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        client = Client(configuration(f"http://127.0.0.1:{runner.addresses[0][1]}"))
+        try:
+            events = client.watch(PODS, "team", version="7", seconds=9, label_selector="a=b")
+            return [event async for event in events]
+        finally:
+            await client.close()
+            await runner.cleanup()
+
+
+async def test_a_watch_gives_event_by_event() -> None:
+    events = [{"type": "ADDED", "object": {"n": number, "name": "ä"}} for number in (1, 2)]
+    server = WatchServer(*(json.dumps(event, ensure_ascii=False) for event in events))
+    assert await server.watched() == events
+    assert server.query == {
+        "watch": "true",
+        "allowWatchBookmarks": "true",
+        "resourceVersion": "7",
+        "timeoutSeconds": "9",
+        "labelSelector": "a=b",
+    }
+
+
+async def test_a_version_that_is_too_old_is_the_same_error_however_it_is_told() -> None:
+    status = json.dumps({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"})
+    for server in (WatchServer(f'{{"type": "ERROR", "object": {status}}}'), WatchServer(status, code=410)):
+        with pytest.raises(GoneError, match="too old"):
+            await server.watched()
+
+
+async def test_a_watch_that_sends_something_else_has_failed() -> None:
+    with pytest.raises(KubeError, match="not a JSON object"):
+        await WatchServer("<html>").watched()

@@ -106,11 +106,14 @@ def _unlink(o: Observed, options: Options, left: float) -> DeletionPlan:
     )
     wanted = document(session, wish)
     if pod is not None:
-        if pod.desired_state == wanted:
+        if pod.desired_state == wanted and not pod.primary:
             delivered = delivery.ensure(o)
             return DeletionPlan(delivered.actions, requeue_after=min(left, delivered.after or left))
         name = names.owned_name(session.metadata.name)
-        patch = PatchPod(name, pod.uid, pod.version, annotations=delivery.change(wanted))
+        # The session is not primary any more, as its status says too.
+        labels = ((names.LABEL_PRIMARY, None),) if pod.primary else ()
+        annotations = delivery.change(wanted) if pod.desired_state != wanted else ()
+        patch = PatchPod(name, pod.uid, pod.version, labels, annotations)
         return DeletionPlan((patch,), requeue_after=left)
     if not o.namespace_ready:
         return DeletionPlan((EnsureNamespace(),), requeue_after=left)

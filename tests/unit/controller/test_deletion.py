@@ -16,6 +16,7 @@ from tests.unit.controller.builders import (
     volume,
     wish_of,
 )
+from whatsapp_operator.api import names
 from whatsapp_operator.api.models import WhatsAppSession
 from whatsapp_operator.api.reasons import ConditionType, Phase
 from whatsapp_operator.controller.actions import (
@@ -181,3 +182,9 @@ def test_status_says_that_it_is_being_deleted() -> None:
 def test_paused_does_not_block_a_deletion() -> None:
     of = session(deleting=True, status=PAIRED, annotations={"whatsapp-operator.io/paused": "true"})
     assert [type(action) for action in plan(ending(of, pod=told_pod(of)), OPTIONS, NOW).actions] == [PatchPod]
+
+
+def test_the_pod_of_a_session_that_is_deleted_is_not_the_primary_one_any_more() -> None:
+    (action,) = decide(ending(deleted(), pod=replace(ASKED, primary=True)), OPTIONS).actions
+    assert isinstance(action, PatchPod)
+    assert (action.labels, action.annotations) == (((names.LABEL_PRIMARY, None),), ())

@@ -31,7 +31,7 @@ from whatsapp_operator.controller.actions import (
 )
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.conditions import told
-from whatsapp_operator.controller.objects import lease, rolebinding, serviceaccount
+from whatsapp_operator.controller.objects import labels, lease, rolebinding, serviceaccount
 from whatsapp_operator.controller.observed import Problem
 from whatsapp_operator.controller.settings import Options
 from whatsapp_operator.controller.views import ClaimView, Key
@@ -339,6 +339,7 @@ class Executor:
             created = await self._client.get(PERSISTENT_VOLUME_CLAIMS, metadata["namespace"], metadata["name"])
             if self._cache.volume_view(created) is None:
                 return _taken("PersistentVolumeClaim", metadata["name"])
+            created = await self._select_again(PERSISTENT_VOLUME_CLAIMS, created, body)
         except (ForbiddenError, InvalidError) as error:
             return self._rejected(error, "PersistentVolumeClaim")
         self._cache.put_volume(created)
@@ -363,12 +364,30 @@ class Executor:
             created = await self._client.get(PODS, metadata["namespace"], metadata["name"])
             if self._cache.pod_view(created) is None:
                 return _taken("Pod", metadata["name"])
+            created = await self._select_again(PODS, created, body)
         except (ForbiddenError, InvalidError) as error:
             if "serviceaccount" in error.message:
                 self._cache.namespaces_ready.discard(metadata["namespace"])
             return self._rejected(error, "Pod")
         self._cache.put_pod(created)
         return None
+
+    async def _select_again(self, resource: Resource, found: Object, body: Object) -> Object:
+        """Mend the labels of an object of this very session that the watches do not select by what is left of them."""
+        metadata, wanted = found["metadata"], body["metadata"]["labels"]
+        present = metadata.get("labels") or {}
+        own = present.get(names.LABEL_SESSION_UID) == wanted[names.LABEL_SESSION_UID]
+        selected = all(present.get(key) == wanted[key] for key in (names.LABEL_APP_MANAGED_BY, names.LABEL_APP_PART_OF))
+        if not own or selected:
+            return found
+        patch = {
+            "metadata": {
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+                "labels": dict(labels.mended(wanted)),
+            }
+        }
+        return await self._client.merge_patch(resource, metadata["namespace"], metadata["name"], patch)
 
     def _rejected(self, error: KubeError, kind: str) -> Problem:
         if isinstance(error, ForbiddenError) and error.namespace_terminating:

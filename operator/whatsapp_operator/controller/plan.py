@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from whatsapp_operator.api import names
-from whatsapp_operator.api.models import WhatsAppSessionStatus
+from whatsapp_operator.api.models import Template, WhatsAppSessionStatus
 from whatsapp_operator.api.reasons import ConditionType, Reason
 from whatsapp_operator.controller import (
     claims,
@@ -42,6 +42,7 @@ from whatsapp_operator.controller.actions import (
 from whatsapp_operator.controller.claims import ClaimPlan
 from whatsapp_operator.controller.conditions import PATIENCE_SECONDS, Draft
 from whatsapp_operator.controller.desired import Wish, document
+from whatsapp_operator.controller.objects import labels
 from whatsapp_operator.controller.objects import pod as pod_object
 from whatsapp_operator.controller.objects import pvc as pvc_object
 from whatsapp_operator.controller.objects import secret as secret_object
@@ -50,6 +51,7 @@ from whatsapp_operator.controller.settings import Options
 from whatsapp_operator.controller.views import PodView, VolumeView
 from whatsapp_operator.kube.client import Object
 
+PAST_SECONDS: Final = 60.0
 _FIRST_STEPS: Final = (AddFinalizer, AcquireClaim, CheckHolder, TakeOverClaim)
 
 
@@ -81,20 +83,28 @@ class _Step:
     rolled: rollout.Step = rollout.NO_PART
 
 
-def _sees_the_past(o: Observed) -> bool:
+def _sees_the_past(o: Observed) -> float | None:
     """Whether the pod is of a later session than the one that is seen, whose watch lags behind that of the pods.
 
-    What was asked for then (to suspend, say) would be done to a pod that is asked for now.
+    What was asked for then (to suspend, say) would be done to a pod that is asked for now. Returns for how many seconds
+    that may be so: no watch lags longer, and then somebody has changed what the pod tells.
     """
-    return o.own_pod is not None and o.own_pod.generation > o.session.metadata.generation
+    left = PAST_SECONDS - o.pod_age
+    return left if left > 0 and o.own_pod is not None and _of_the_future(o, o.own_pod) else None
+
+
+def _of_the_future(o: Observed, pod: PodView) -> bool:
+    return pod.generation > o.session.metadata.generation
 
 
 def plan(o: Observed, options: Options, now: datetime) -> Plan:
     """The next step for a session, at `now` in UTC."""
     if o.deleting:
         return _deletion(o, options, now)
-    if o.paused or _sees_the_past(o):
+    if o.paused:
         return Plan()
+    if (seconds := _sees_the_past(o)) is not None:
+        return Plan(requeue_after=seconds)
     requested = relink.advance(o.session, o.report, now.replace(microsecond=0))
     if o.invalid is not None:
         return Plan(status=status.compute(o, Draft("False", Reason.INVALID_SPEC), requested, now))
@@ -205,6 +215,9 @@ def _volume(o: Observed, options: Options) -> _Step:
         return _Step((PatchVolume(name, volume.version, adopted),))
     if _outdated(o):
         return _Step((DeleteVolume(name, volume.uid, volume.version),))
+    if (volume.edited or volume.tenant != session.spec.tenant) and not volume.deleting:
+        kept = dict(labels.mended(labels.of_session(session, options.version)))
+        return _Step((PatchVolume(name, volume.version, {"metadata": {"labels": kept}}),))
     return _resting_volume(o)
 
 
@@ -282,7 +295,7 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan, now: datetime, *, ru
     rolled = rollout.advance(o, seen, revision, now)
     if not pod.deleting and (going or rolled.replace):
         return _Step((DeletePod(name, pod.uid),), rolled=rolled)
-    patch = _pod_patch(o, pod, name, wanted, spec_hash if current else pod.spec_hash)
+    patch = _pod_patch(o, pod, name, wanted, body["metadata"], current=current)
     delivered = delivery.Delivery() if patch or pod.deleting else delivery.ensure(o)
     after = [seconds for seconds in (replaced.after, delivered.after, rolled.after) if seconds is not None]
     return _Step((*patch, *delivered.actions), after=min(after, default=None), rolled=rolled)
@@ -302,20 +315,38 @@ def _name_taken(name: str) -> Problem:
     )
 
 
-def _pod_patch(o: Observed, pod: PodView, name: str, wanted: str, spec_hash: str | None) -> tuple[Action, ...]:
-    """Annotations and label that differ. The label follows status.primary, which is written first."""
+def _pod_patch(
+    o: Observed, pod: PodView, name: str, wanted: str, metadata: Object, *, current: bool
+) -> tuple[Action, ...]:
+    """Annotations and labels that differ from the metadata of a new pod; what others have added is theirs.
+
+    Those of a pod that is not `current` come with the next one. The label primary follows status.primary, which is
+    written first.
+    """
     if pod.deleting:
         return ()
-    labels: tuple[tuple[str, str | None], ...] = ()
+    spec_hash = metadata["annotations"][names.ANNOTATION_SPEC_HASH] if current else pod.spec_hash
+    changed: tuple[tuple[str, str | None], ...] = ()
     annotations: tuple[tuple[str, str | None], ...] = ()
     primary = o.session.status.primary is True
+    if pod.edited or pod.tenant != o.session.spec.tenant or (current and _template_edited(o, pod)):
+        changed = labels.mended(metadata["labels"])
+        annotations = tuple(sorted(((o.session.spec.template or Template()).annotations or {}).items()))
     if pod.primary != primary:
-        labels = ((names.LABEL_PRIMARY, "true" if primary else None),)
+        changed = (*changed, (names.LABEL_PRIMARY, "true" if primary else None))
     if pod.desired_state != wanted:
-        annotations = delivery.change(wanted)
+        annotations = (*annotations, *delivery.change(wanted))
     if pod.spec_hash != spec_hash:
         # Another way to ask for the same pod; or the pod is of an operator that left no such hash.
         annotations = (*annotations, (names.ANNOTATION_SPEC_HASH, spec_hash))
-    if not labels and not annotations:
+    if _of_the_future(o, pod):
+        annotations = (*annotations, (names.ANNOTATION_GENERATION, str(o.session.metadata.generation)))
+    if not changed and not annotations:
         return ()
-    return (PatchPod(name, pod.uid, pod.version, labels, annotations),)
+    return (PatchPod(name, pod.uid, pod.version, changed, annotations),)
+
+
+def _template_edited(o: Observed, pod: PodView) -> bool:
+    template = o.session.spec.template or Template()
+    wanted = (template.labels or {}, template.annotations or {})
+    return any(part.items() - found.items() for part, found in zip(wanted, pod.further, strict=True))

@@ -1,6 +1,6 @@
 """The parts of cluster objects that plans depend on: all that the cache keeps of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -12,9 +12,11 @@ import pydantic_core
 from whatsapp_operator.api import names
 from whatsapp_operator.api.reasons import ConditionType
 from whatsapp_operator.controller.objects import lease
+from whatsapp_operator.controller.objects.labels import OWN, untouched
 from whatsapp_operator.kube.client import Object
 
 OOM_KILLED: Final = "OOMKilled"
+_NOTHING: Final[tuple[Mapping[str, str], Mapping[str, str]]] = ({}, {})
 
 
 class Key(NamedTuple):
@@ -103,6 +105,8 @@ class PodView:
         first_seen: when this process first saw this pod, by the monotonic clock.
         desired_since: when this process first saw its present desired state, by the monotonic clock.
         generation: of the session, when the pod was made for it.
+        edited: somebody has changed a label that is the same on all session pods.
+        further: labels and annotations that are not the operator's own, as a template asks for; usually none.
         nudges: how often the kubelet was made to look at the present desired state again.
         started_at: start of the running container, to the second; None if it does not run.
         ended: how the container last ended: OOMKilled, or its exit code; empty if it never has.
@@ -113,6 +117,9 @@ class PodView:
     version: str
     first_seen: float
     session_uid: str = ""
+    tenant: str = ""
+    edited: bool = False
+    further: tuple[Mapping[str, str], Mapping[str, str]] = _NOTHING
     primary: bool = False
     desired_state: str | None = None
     desired_since: float = 0.0
@@ -161,6 +168,9 @@ class PodView:
             version=metadata["resourceVersion"],
             first_seen=known.first_seen if known is not None else now,
             session_uid=labels.get(names.LABEL_SESSION_UID, ""),
+            tenant=intern(labels.get(names.LABEL_TENANT, "")),
+            edited=not untouched(labels),
+            further=_further(labels, annotations),
             primary=labels.get(names.LABEL_PRIMARY) == "true",
             desired_state=desired_state,
             desired_since=known.desired_since if known is not None and told else now,
@@ -186,6 +196,14 @@ class PodView:
         )
 
 
+def _further(labels: dict[str, str], annotations: dict[str, str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    found = (
+        {key: value for key, value in labels.items() if key not in OWN},
+        {key: value for key, value in annotations.items() if not key.startswith(f"{names.GROUP}/")},
+    )
+    return found if any(found) else _NOTHING
+
+
 def _ended(container: dict[str, Any]) -> str:
     """Of a container status."""
     for state in (container.get("state") or {}, container.get("lastState") or {}):
@@ -200,6 +218,7 @@ class VolumeView:
 
     Attributes:
         ours: made by this operator, for whichever session.
+        edited: as of a pod.
         kind_hash: of what it was asked for at first, the size aside; None where an earlier version has made it.
         pending: it was never bound, so nothing lies on it.
         requested: size as a quantity.
@@ -212,6 +231,7 @@ class VolumeView:
     session_uid: str = ""
     tenant: str = ""
     ours: bool = False
+    edited: bool = False
     kind_hash: str | None = None
     pending: bool = False
     bound: bool = False
@@ -231,6 +251,7 @@ class VolumeView:
             session_uid=labels.get(names.LABEL_SESSION_UID, ""),
             tenant=labels.get(names.LABEL_TENANT, ""),
             ours=labels.get(names.LABEL_APP_MANAGED_BY) == names.FIELD_MANAGER_OPERATOR,
+            edited=not untouched(labels),
             kind_hash=(metadata.get("annotations") or {}).get(names.ANNOTATION_APPLIED_HASH),
             pending=status.get("phase", "Pending") == "Pending" and "volumeName" not in spec,
             bound=status.get("phase") == "Bound",

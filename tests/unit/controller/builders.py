@@ -73,6 +73,7 @@ def pod(**changes: Any) -> PodView:
         "version": "5",
         "first_seen": 0.0,
         "session_uid": UID,
+        "tenant": "acme",
         "phase": "Running",
         "running": True,
         "ready": True,

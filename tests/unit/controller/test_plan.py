@@ -41,7 +41,7 @@ from whatsapp_operator.controller.actions import (
 from whatsapp_operator.controller.claims import CLAIM_RETRY_SECONDS
 from whatsapp_operator.controller.desired import Wish
 from whatsapp_operator.controller.observed import Holder, Observed, Problem
-from whatsapp_operator.controller.plan import Plan, plan
+from whatsapp_operator.controller.plan import PAST_SECONDS, Plan, plan
 
 
 def steps(o: Observed) -> list[type]:
@@ -444,5 +444,49 @@ def test_a_restart_of_the_operator_writes_nothing_about_a_pod_that_is_long_in_th
 def test_a_pod_of_a_later_session_than_is_seen_is_left_alone(spec: dict[str, Any]) -> None:
     seen = session(spec=spec)
     later = pod(generation=seen.metadata.generation + 1)
-    assert plan(observed(seen, pod=later), OPTIONS, NOW) == Plan()
+    assert plan(observed(seen, pod=later), OPTIONS, NOW) == Plan(requeue_after=PAST_SECONDS)
     assert plan(observed(seen, pod=replace(later, generation=seen.metadata.generation)), OPTIONS, NOW).actions
+
+
+def test_a_generation_that_somebody_has_written_on_a_pod_is_taken_back() -> None:
+    written = told_pod(session(), generation=session().metadata.generation + 998)
+    (action,) = plan(observed(pod=written, pod_age=PAST_SECONDS), OPTIONS, NOW).actions
+    assert isinstance(action, PatchPod)
+    assert dict(action.annotations) == {names.ANNOTATION_GENERATION: str(session().metadata.generation)}
+
+
+TEMPLATE: dict[str, Any] = {"labels": {"example.com/team": "a"}, "annotations": {"example.com/note": "b"}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"edited": True},
+        {"tenant": "other"},
+        {"further": ({"example.com/team": "z"}, {"example.com/note": "b"})},
+        {"further": ({"example.com/team": "a"}, {})},
+    ],
+)
+def test_labels_and_annotations_of_ours_that_somebody_has_changed_are_mended(changes: dict[str, Any]) -> None:
+    of = session(spec={"template": TEMPLATE})
+    (action,) = plan(observed(of, pod=told_pod(of, **changes)), OPTIONS, NOW).actions
+    assert isinstance(action, PatchPod)
+    written = dict(action.labels)
+    assert (
+        written.items() >= {names.LABEL_TENANT: "acme", names.LABEL_SESSION_UID: UID, "example.com/team": "a"}.items()
+    )
+    assert names.LABEL_APP_VERSION not in written
+    assert dict(action.annotations) == {"example.com/note": "b"}
+
+
+def test_labels_and_annotations_that_somebody_has_added_are_theirs() -> None:
+    of = session(spec={"template": TEMPLATE})
+    further = ({"example.com/team": "a", "mine": "x"}, {"example.com/note": "b", "mine": "y"})
+    assert plan(observed(of, pod=told_pod(of, further=further)), OPTIONS, NOW).actions == ()
+
+
+@pytest.mark.parametrize("changes", [{"edited": True}, {"tenant": "other"}])
+def test_labels_of_a_volume_that_somebody_has_changed_are_mended(changes: dict[str, Any]) -> None:
+    (action,) = plan(observed(pod=told_pod(session()), volume=volume(**changes)), OPTIONS, NOW).actions
+    assert isinstance(action, PatchVolume)
+    assert action.patch["metadata"]["labels"][names.LABEL_TENANT] == "acme"

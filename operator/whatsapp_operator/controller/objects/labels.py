@@ -1,7 +1,38 @@
 """Labels of everything that the operator makes."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from whatsapp_operator.api import names
 from whatsapp_operator.api.models import WhatsAppSession
+
+# Of one session; the version is that of the operator that made the object.
+OWN: Final = frozenset(
+    {
+        names.LABEL_APP_NAME,
+        names.LABEL_APP_COMPONENT,
+        names.LABEL_APP_PART_OF,
+        names.LABEL_APP_MANAGED_BY,
+        names.LABEL_APP_VERSION,
+        names.LABEL_APP_INSTANCE,
+        names.LABEL_SESSION,
+        names.LABEL_SESSION_UID,
+        names.LABEL_TENANT,
+        names.LABEL_PRIMARY,
+    }
+)
+
+
+def untouched(found: Mapping[str, str]) -> bool:
+    """Whether the labels that are the same for all, or follow from another, are as they were made."""
+    name = found.get(names.LABEL_SESSION, "")
+    wanted = common("session", "") | {names.LABEL_APP_INSTANCE: name}
+    return all(found.get(key) == value for key, value in wanted.items() if key != names.LABEL_APP_VERSION)
+
+
+def mended(wanted: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """What is written over labels that somebody has changed; the version goes on telling who made the object."""
+    return tuple(sorted((key, value) for key, value in wanted.items() if key != names.LABEL_APP_VERSION))
 
 
 def common(component: str, version: str) -> dict[str, str]:

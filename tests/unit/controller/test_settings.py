@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from whatsapp_operator.controller.settings import ClaimScope, parse
+from whatsapp_operator.controller.settings import ClaimScope, MaxUnavailable, parse
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,7 @@ def test_everything_else(key: Path) -> None:
         *("--claim-scope", "Cluster", "--watch-namespaces", "a, b", "--http-port", "0", "--workers", "2"),
         *("--allow-images", "x,y", "--allow-priority-classes", "low", "--allow-toleration-keys", "gpu"),
         *("--object-metrics", "false", "--log-format", "console"),
+        *("--max-unavailable", "10%", "--rollout-delay-seconds", "0"),
     ]
     found = parse([*needed(key), *arguments], version="1")
     assert found.watch_namespaces == ("a", "b")
@@ -43,6 +44,8 @@ def test_everything_else(key: Path) -> None:
     assert found.options.allow.priority_classes == {"low"}
     assert found.options.allow.toleration_keys == {"gpu"}
     assert not found.object_metrics
+    assert found.max_unavailable == MaxUnavailable(10, percent=True)
+    assert found.rollout_delay == 0
 
 
 def test_the_environment_gives_what_the_command_line_does_not(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +60,10 @@ def test_the_environment_gives_what_the_command_line_does_not(key: Path, monkeyp
     "arguments",
     [
         ["--session-image", ""],
+        ["--max-unavailable", "-1"],
+        ["--max-unavailable", "half"],
+        ["--rollout-delay-seconds", "-1"],
+        ["--rollout-delay-seconds", "nan"],
         ["--namespace", ""],
         ["--workers", "0"],
         ["--workers", "many"],

@@ -194,6 +194,59 @@ def test_what_a_template_may_not_ask_for(template: dict[str, Any], field: str) -
         pod.check_template(Template.model_validate(template), AllowLists())
 
 
+def test_the_spec_hash_tells_a_change_of_the_spec_from_one_of_the_operator() -> None:
+    def spec_hash(body: dict[str, Any]) -> str:
+        found: str = body["metadata"]["annotations"][names.ANNOTATION_SPEC_HASH]
+        return found
+
+    same = spec_hash(built())
+    assert (
+        spec_hash(pod.build(session(), replace(OPTIONS, session_image="other", session_log_level="debug"), "")) == same
+    )
+    assert spec_hash(built({"suspend": True, "deletionPolicy": "Keep", "pairing": {"attempts": 9}})) == same
+    for spec in CHANGES:
+        assert spec_hash(built(spec)) != same
+
+
+def test_the_spec_hash_stays_the_same_from_one_version_to_the_next() -> None:
+    """Else the next version would replace all pods at once."""
+    body = built(
+        {"proxy": {"url": "http://p:1"}, "template": {"labels": {"a": "b"}, "resources": {"limits": {"cpu": "1"}}}}
+    )
+    assert body["metadata"]["annotations"][names.ANNOTATION_SPEC_HASH] == "4b88ac0b7767ffa3477e998359918c36"
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"proxy": {"url": "http://p:1"}},
+    {"proxy": {"secretRef": {"name": "s", "key": "k"}}},
+    {"caBundle": {"secretRef": {"name": "s", "key": "k"}}},
+    {"caBundle": {"configMapRef": {"name": "s", "key": "k"}}},
+    {"template": {"labels": {"a": "b"}}},
+    {"template": {"annotations": {"a": "b"}}},
+    {"template": {"resources": {"limits": {"cpu": "1"}}}},
+    {"template": {"nodeSelector": {"a": "b"}}},
+    {"template": {"topologySpreadConstraints": [{"maxSkew": 1}]}},
+    {"template": {"imagePullSecrets": [{"name": "s"}]}},
+]
+
+
+def test_the_revision_is_that_of_everything_but_the_session() -> None:
+    same = pod.revision(OPTIONS)
+    assert pod.revision(replace(OPTIONS, version="2", claim_key=b"l" * 32)) == same
+    assert pod.revision(replace(OPTIONS, session_image="other")) != same
+    assert pod.revision(replace(OPTIONS, session_log_level="debug")) != same
+
+
+def test_a_session_with_an_image_of_its_own_does_not_follow_the_operator() -> None:
+    def applied_hash(image: str) -> str:
+        options = replace(OPTIONS, session_image=image, allow=AllowLists(images=frozenset({"mine"})))
+        body = pod.build(session(spec={"template": {"image": "mine"}}), options, "")
+        found: str = body["metadata"]["annotations"][names.ANNOTATION_APPLIED_HASH]
+        return found
+
+    assert applied_hash("one") == applied_hash("two")
+
+
 def test_the_hash_leaves_out_what_a_running_pod_can_follow() -> None:
     def applied_hash(body: dict[str, Any]) -> str:
         found: str = body["metadata"]["annotations"][names.ANNOTATION_APPLIED_HASH]

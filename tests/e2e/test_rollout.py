@@ -1,0 +1,131 @@
+"""The operator, and then the session image, are upgraded under connected sessions."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.apiserver import ApiError, Watch, conditions, sessions_path
+from tests.cluster import images
+from tests.deploy import NAMESPACE
+from tests.scenario import Scenario, has_condition
+from tests.target import Target
+from tests.waiting import eventually
+
+Phones = Callable[[], str]
+
+DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/whatsapp-operator"
+SESSIONS = ("one", "two", "three")
+
+
+class Deployment:
+    """The operator's."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._template = target.api.get(DEPLOYMENT)["spec"]["template"]
+
+    def variable(self, name: str) -> str:
+        [container] = self._template["spec"]["containers"]
+        [value] = [variable["value"] for variable in container["env"] if variable["name"] == name]
+        return str(value)
+
+    def change(self, **variables: str) -> None:
+        """Set variables of the operator's environment, and wait until it is rolled out."""
+        env = [{"name": name, "value": value} for name, value in variables.items()]
+        template = {"spec": {"containers": [{"name": "operator", "env": env}]}}
+        self._patch("strategic-merge", {"spec": {"template": template}})
+
+    def restore(self) -> None:
+        self._patch("json", [{"op": "replace", "path": "/spec/template", "value": self._template}])
+
+    def counted(self, state: str) -> int:
+        """How many sessions the leader counts in this state; -1 while there is no leader that answers."""
+        pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        for pod in self._target.api.get(f"{pods}?labelSelector=app.kubernetes.io/component=controller")["items"]:
+            try:
+                text = self._target.api.get(f"{pods}/{pod['metadata']['name']}:8081/proxy/metrics")
+            except ApiError:
+                continue  # it has ended
+            if "whatsapp_operator_leader 1.0" in text:
+                found = re.search(rf'whatsapp_operator_rollout_sessions{{state="{state}"}} (\d+)', text)
+                return int(found[1]) if found else -1
+        return -1
+
+    def _patch(self, kind: str, patch: Any) -> None:
+        self._target.api.request("PATCH", DEPLOYMENT, patch, f"application/{kind}-patch+json")
+        arguments = ("rollout", "status", f"--namespace={NAMESPACE}", "deployment/whatsapp-operator", "--timeout=120s")
+        self._target.kubectl.run(*arguments, seconds=130)
+
+
+@pytest.fixture
+def deployment(target: Target) -> Iterator[Deployment]:
+    found = Deployment(target)
+    yield found
+    found.restore()
+
+
+def running(scenario: Scenario) -> dict[str, tuple[Any, ...]]:
+    """What is another thing once a session is replaced, restarted, connected or paired again."""
+    found = {}
+    for name in SESSIONS:
+        status = scenario.get(name)["status"]
+        report = status["session"]
+        found[name] = (report["podUID"], report["bootID"], report["connection"]["since"], status["pod"]["restarts"])
+    return found
+
+
+def down(watch: Watch, since: float) -> list[set[str]]:
+    """Who was not connected, at each moment from then on."""
+    now: set[str] = set()
+    found = []
+    for seen in watch.events:
+        name = seen.object["metadata"]["name"]
+        connected = conditions(seen.object).get("Connected", {}).get("status") == "True"
+        now = now - {name} if connected else now | {name}
+        if seen.at > since:
+            found.append(now)
+    return found
+
+
+def test_upgrades(scenario: Scenario, deployment: Deployment, new_phone: Phones) -> None:
+    phones = {name: new_phone() for name in SESSIONS}
+    with scenario.api.watch(f"{sessions_path(scenario.namespace)}/") as watch:
+        for name, phone in phones.items():
+            scenario.apply(scenario.manifest(name, phone=phone))
+        for name, phone in phones.items():
+            with scenario.watching(name) as one:
+                paired = scenario.pair(name, phone, one).at
+        devices = {name: [d["id"] for d in scenario.simulator.devices(phone)] for name, phone in phones.items()}
+        before = running(scenario)
+
+        deployment.change(
+            WHATSAPP_OPERATOR_VERSION="next",
+            WHATSAPP_OPERATOR_MAX_UNAVAILABLE="1",
+            WHATSAPP_OPERATOR_ROLLOUT_DELAY_SECONDS="0",
+        )
+        eventually(lambda: deployment.counted("updated") >= len(SESSIONS), "the next operator has looked at all")
+        assert running(scenario) == before
+        assert {frozenset(names) for names in down(watch, paired)} <= {frozenset()}
+
+        image = deployment.variable("SESSION_IMAGE")
+        alias = f"{image.rpartition(':')[0]}:rollout-test"
+        images.tag(image, alias)
+        deployment.change(SESSION_IMAGE=alias)
+
+        def all_replaced() -> bool:
+            found = [scenario.get(name) for name in SESSIONS]
+            return all(
+                conditions(session)["Connected"]["status"] == "True"
+                and session["status"]["pod"].get("image") == alias
+                and "rollout" not in session["status"]
+                for session in found
+            )
+
+        eventually(all_replaced, "all are connected with the next image", seconds=90)
+        assert max(len(names) for names in down(watch, paired)) == 1, "one at a time"
+        replaced = [seen.object["metadata"]["name"] for seen in watch.events if "rollout" in seen.status]
+        assert replaced[-1] == "one", "the primary session comes last"
+        assert all(has_condition("AuthPaired")(seen) for seen in watch.events if seen.at > paired)
+    assert {name: [d["id"] for d in scenario.simulator.devices(phone)] for name, phone in phones.items()} == devices

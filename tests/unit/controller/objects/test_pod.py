@@ -211,21 +211,25 @@ def test_the_spec_hash_tells_a_change_of_the_spec_from_one_of_the_operator() -> 
 def test_the_spec_hash_stays_the_same_from_one_version_to_the_next() -> None:
     """Else the next version would replace all pods at once."""
     body = built(
-        {"proxy": {"url": "http://p:1"}, "template": {"labels": {"a": "b"}, "resources": {"limits": {"cpu": "1"}}}}
+        {
+            "proxy": {"url": "http://p:1"},
+            "template": {"labels": {"team.example/a": "b"}, "resources": {"limits": {"cpu": "1"}}},
+        }
     )
-    assert body["metadata"]["annotations"][names.ANNOTATION_SPEC_HASH] == "4b88ac0b7767ffa3477e998359918c36"
+    assert body["metadata"]["annotations"][names.ANNOTATION_SPEC_HASH] == "0c562c64f3189f3bb3aed847beb47d6b"
 
 
+SPREAD = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
 CHANGES: list[dict[str, Any]] = [
     {"proxy": {"url": "http://p:1"}},
     {"proxy": {"secretRef": {"name": "s", "key": "k"}}},
     {"caBundle": {"secretRef": {"name": "s", "key": "k"}}},
     {"caBundle": {"configMapRef": {"name": "s", "key": "k"}}},
-    {"template": {"labels": {"a": "b"}}},
-    {"template": {"annotations": {"a": "b"}}},
+    {"template": {"labels": {"team.example/a": "b"}}},
+    {"template": {"annotations": {"team.example/a": "b"}}},
     {"template": {"resources": {"limits": {"cpu": "1"}}}},
     {"template": {"nodeSelector": {"a": "b"}}},
-    {"template": {"topologySpreadConstraints": [{"maxSkew": 1}]}},
+    {"template": {"topologySpreadConstraints": [SPREAD]}},
     {"template": {"imagePullSecrets": [{"name": "s"}]}},
 ]
 

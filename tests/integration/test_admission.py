@@ -1,4 +1,4 @@
-"""The policies keep a session pod to its own status.session and its own Secret, on a real API server."""
+"""What is refused on a real API server: to session pods all but their own, to people what a hostile object would do."""
 
 import base64
 from collections.abc import Callable
@@ -150,6 +150,169 @@ def test_a_session_pod_reports_and_publishes_its_qr(admin: ApiServer) -> None:
     found = admin.get(sessions_path(NAMESPACE, "mine"))
     assert found["status"] == {"phase": "Starting", **REPORT}
     assert set(admin.get(secrets_path(NAMESPACE, "wa-mine"))["data"]) == {"code", "expiresAt"}
+
+
+OWN = "domain of your own"
+LINK_LOCAL = "spec.proxy.url.*must not lead to a link-local"
+SPELLING = "spec.proxy.url.*four decimal numbers"
+MALFORMED = "spec.proxy.url.*should match"
+NODE_TERM = {"matchExpressions": [{"key": "a", "operator": "Exists"}]}
+
+
+def url(text: str) -> dict[str, Any]:
+    return {"proxy": {"url": text}}
+
+
+def template(**fields: Any) -> dict[str, Any]:
+    return {"template": fields}
+
+
+def nodes(terms: list[Any]) -> dict[str, Any]:
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    return template(affinity={"nodeAffinity": required})
+
+
+def away(**fields: Any) -> dict[str, Any]:
+    """Anti-affinity, which keeps others' pods off a node too."""
+    term = {"topologyKey": "zone", **fields}
+    return template(affinity={"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}})
+
+
+HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
+    # Oversized.
+    "many labels": (template(labels={f"a.example/{n}": "x" for n in range(33)}), "spec.template.labels.*at most 32"),
+    "long annotation": (template(annotations={"a.example/b": "x" * 1025}), "spec.template.annotations.*than 1024"),
+    "long key": (template(annotations={"a.example/" + "b" * 100_000: "x"}), f"spec.template.annotations.*{OWN}"),
+    "long key of a node": (template(nodeSelector={"b" * 100_000: "x"}), "spec.template.nodeSelector.*317"),
+    "long image": (template(image="a" * 513), "spec.template.image.*than 512"),
+    "many tolerations": (template(tolerations=[{"key": "a"}] * 17), "spec.template.tolerations.*at most 16"),
+    "many pull secrets": (template(imagePullSecrets=[{"name": "a"}] * 9), "spec.template.imagePullSecrets.*at most 8"),
+    "many terms": (nodes([NODE_TERM] * 5), "nodeSelectorTerms.*at most 4"),
+    "many expressions": (nodes([{"matchExpressions": NODE_TERM["matchExpressions"] * 9}]), "matchExpressions.*most 8"),
+    "long url": (url("http://" + "a" * 300), "spec.proxy.url.*than 300"),
+    "long quantity": (template(resources={"limits": {"cpu": "0" * 1000 + "1"}}), "limits.cpu.*than 20"),
+    "long display name": ({"pairing": {"displayName": f"{'A' * 60} (B)"}}, "spec.pairing.displayName.*than 50"),
+    # Nested where nothing is: it would be kept as it is without a schema.
+    "deep affinity": (template(affinity={"nodeAffinity": {"x": [[[[{}]]]]}}), "unknown field.*affinity.nodeAffinity.x"),
+    # Keys of others.
+    **{
+        f"label {key}": (template(labels={key: "enabled"}), f"spec.template.labels.*{OWN}")
+        for key in (
+            "app.kubernetes.io/name",
+            "pod-security.kubernetes.io/enforce",
+            "whatsapp-operator.io/tenant",
+            "x.whatsapp-operator.io/tenant",
+            "sidecar.istio.io/inject",
+            "azure.workload.identity/use",
+            "aadpodidbinding",
+            "-a.example/b",
+            "a.example/b/c",
+            "a.example/b\n",
+            "а.example/b",
+        )
+    },
+    **{
+        f"annotation {key}": (template(annotations={key: "x"}), f"spec.template.annotations.*{OWN}")
+        for key in (
+            "linkerd.io/inject",
+            "vault.hashicorp.com/agent-inject",
+            "consul.hashicorp.com/connect-inject",
+            "k8s.v1.cni.cncf.io/networks",
+            "cni.projectcalico.org/ipAddrs",
+            "iam.amazonaws.com/role",
+            "container.apparmor.security.beta.kubernetes.io/session",
+            "instrumentation.opentelemetry.io/inject-python",
+            "operator.1password.io/inject",
+        )
+    },
+    "label value": (template(labels={"a.example/b": "c\nd"}), "spec.template.labels.*should match"),
+    # Out of "restricted", or of the namespace.
+    **{
+        f"template.{field}": (template(**{field: value}), f'unknown field "spec.template.{field}"')
+        for field, value in {
+            "securityContext": {"runAsUser": 0},
+            "volumes": [{"name": "host", "hostPath": {"path": "/"}}],
+            "hostNetwork": True,
+            "containers": [{"name": "x", "image": "x"}],
+            "initContainers": [{"name": "x", "image": "x"}],
+            "serviceAccountName": "default",
+            "runtimeClassName": "x",
+            "nodeName": "node-1",
+            "env": [{"name": "LD_PRELOAD", "value": "x"}],
+        }.items()
+    },
+    "device": (template(resources={"limits": {"nvidia.com/gpu": 1}}), "unknown field.*limits.nvidia.com/gpu"),
+    "others' pods": (away(namespaceSelector={}), "unknown field.*namespaceSelector"),
+    "others' namespaces": (away(namespaces=["a"]), "unknown field.*namespaces"),
+    "cpu": (template(resources={"limits": {"cpu": "4001m"}}), "limits.*at most 4"),
+    "cpu no quantity": (template(resources={"limits": {"cpu": "lots"}}), "limits.*cpu must be a quantity"),
+    "negative memory": (template(resources={"requests": {"memory": "-1Gi"}}), "requests.*between 48Mi and 4Gi"),
+    # Proxies.
+    "metadata service": (url("http://169.254.169.254"), LINK_LOCAL),
+    "link-local": (url("socks5://169.254.0.1:1080"), LINK_LOCAL),
+    "link-local IPv6": (url("http://[fe80::1]:80/"), LINK_LOCAL),
+    "metadata service IPv6": (url("http://[fd00:ec2::254]"), LINK_LOCAL),
+    "NAT64": (url("http://[64:ff9b::a9fe:a9fe]"), LINK_LOCAL),
+    "6to4": (url("http://[2002:a9fe:a9fe::1]"), LINK_LOCAL),
+    "IPv4-compatible": (url("http://[::a9fe:a9fe]"), LINK_LOCAL),
+    "multicast": (url("http://[ff02::1]"), LINK_LOCAL),
+    "IPv4-mapped": (url("http://[::ffff:169.254.169.254]"), SPELLING),
+    "decimal": (url("http://2852039166"), SPELLING),
+    "hexadecimal": (url("http://0xA9FEA9FE:80"), SPELLING),
+    "octal": (url("http://0251.0376.0251.0376"), SPELLING),
+    "short of a part": (url("http://169.254.43518"), SPELLING),
+    "final dot": (url("http://169.254.169.254."), SPELLING),
+    "escaped": (url("http://%31%36%39.254.169.254"), MALFORMED),
+    "fullwidth": (url("http://１６９.254.169.254"), MALFORMED),
+    "ideographic dots": (url("http://169。254。169。254"), MALFORMED),
+    "zone": (url("http://[fe80::1%25eth0]"), MALFORMED),
+    "userinfo": (url("http://user:secret@proxy.example"), MALFORMED),
+    "path": (url("http://proxy.example/latest/meta-data"), MALFORMED),
+    "newline": (url("http://proxy.example\nX: y"), MALFORMED),
+    "newline at the end": (url("http://proxy.example\n"), MALFORMED),
+    "NUL": (url("http://proxy.example\0.a"), MALFORMED),
+    "right-to-left": (url("http://proxy\u202e.example"), MALFORMED),
+    # Names that are shown.
+    **{
+        f"display name with {what}": ({"pairing": {"displayName": f"Chrome{char} (Linux)"}}, "spec.pairing.displayName")
+        for what, char in {"NUL": "\0", "newline": "\n", "escape": "\x1b[2J", "right-to-left": "\u202e"}.items()
+    },
+    "tenant with a newline": ({"tenant": "acme\n"}, "spec.tenant"),
+    "tenant in Cyrillic": ({"tenant": "асме"}, "spec.tenant"),
+    "phone with fullwidth digits": ({"phone": "+１５５５１２３０００１"}, "spec.phone"),
+    "Secret of another namespace": ({"caBundle": {"secretRef": {"name": "../a", "key": "b"}}}, "secretRef.name"),
+    "key that is a path": ({"caBundle": {"secretRef": {"name": "a", "key": "../b"}}}, "caBundle.secretRef.key"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_session_is_refused_by_name_of_the_field(admin: ApiServer, name: str) -> None:
+    spec, message = HOSTILE[name]
+    with pytest.raises(ApiError, match=f"(?s){message}") as refused:
+        admin.create(f"{sessions_path(NAMESPACE)}?fieldValidation=Strict&dryRun=All", session("hostile", **spec))
+    assert refused.value.status in (400, 422)
+
+
+def test_what_the_definition_does_not_know_is_pruned(admin: ApiServer) -> None:
+    fields = {"volumes": [{"name": "host", "hostPath": {"path": "/"}}], "securityContext": {"privileged": True}}
+    made = admin.create(f"{sessions_path(NAMESPACE)}?fieldValidation=Ignore&dryRun=All", session("x", template=fields))
+    assert made["spec"]["template"] == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1:3128",
+        "socks5://10.0.0.5:1080",
+        "http://[::1]:80/",
+        "http://[fd00::5]",
+        "https://proxy.team-a.svc.cluster.local.:8443",
+        "http://whatsapp-simulator.whatsapp-simulator.svc:9480",
+        "http://10.example:80",
+    ],
+)
+def test_proxies_in_the_cluster_are_taken(admin: ApiServer, text: str) -> None:
+    admin.create(f"{sessions_path(NAMESPACE)}?dryRun=All", session("proxied", **url(text)))
 
 
 REFERENCES: dict[str, dict[str, Any]] = {

@@ -101,8 +101,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"template": {"annotations": {"sidecar.istio.io/inject": "true"}}},
         "spec.template.annotations",
     ),
-    "memory too small": ({"template": {"resources": {"limits": {"memory": "8Mi"}}}}, "memory must be between"),
-    "cpu too large": ({"template": {"resources": {"requests": {"cpu": 64}}}}, "cpu must be above 0"),
+    "memory too small": (
+        {"template": {"resources": {"limits": {"memory": "8Mi"}}}},
+        "memory must be a quantity between",
+    ),
+    "cpu too large": ({"template": {"resources": {"requests": {"cpu": 64}}}}, "cpu must be a quantity above 0"),
     "unknown field": ({"phon": "+15551230001"}, "phon"),
 }
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from whatsapp_operator.api import names
+from whatsapp_operator.api import egress, names
 from whatsapp_operator.api.reasons import (
     ConditionType,
     MachineState,
@@ -28,8 +28,8 @@ def _rules(*rules: tuple[str, str]) -> dict[str, Any]:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
 
 
-def _map_rules(rule: str, message: str) -> dict[str, Any]:
-    return {"maxProperties": 32, **_rules((rule, message))}
+def _map_rules(most: int, *rules: tuple[str, str]) -> dict[str, Any]:
+    return {"maxProperties": most, **_rules(*rules)}
 
 
 class Model(BaseModel):
@@ -38,6 +38,20 @@ class Model(BaseModel):
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+_LABEL_NAME = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_DOMAIN = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+LabelKey = Annotated[str, Field(pattern=f"^({_DOMAIN}/)?{_LABEL_NAME}$", min_length=1, max_length=317)]
+LabelValue = Annotated[str, Field(pattern=rf"^({_LABEL_NAME})?$", max_length=63)]
+# The schema bounds the values of a map, and rules its keys.
+LabelMap = Annotated[
+    dict[Annotated[str, Field(max_length=317)], LabelValue],
+    Field(
+        json_schema_extra=_map_rules(
+            16, ("self.all(k, k.size() <= 317)", "keys have at most 317 characters: a domain, a slash and a name")
+        )
+    ),
+]
 
 Phone = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{6,14}$", max_length=16)]
 ObjectName = Annotated[str, Field(pattern=OBJECT_NAME, min_length=1, max_length=253)]
@@ -65,7 +79,7 @@ Quantity = Annotated[
     ),
 ]
 # Cpu and memory are written as numbers too, as everywhere in Kubernetes.
-IntOrQuantity = Annotated[int | str, WithJsonSchema({"x-kubernetes-int-or-string": True})]
+IntOrQuantity = Annotated[int | str, WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 20})]
 Message = Annotated[str, Field(max_length=512)]
 
 
@@ -159,6 +173,11 @@ class KeyRef(Model):
     key: DataKey = Field(description="Key within the object.")
 
 
+# A host whose last part is a number is an address to most libraries, octal, hexadecimal or short of a part.
+_MEANT_AS_ADDRESS = "(^|[.])([0-9]+|0[xX][0-9a-fA-F]*)[.]?$"
+_FORBIDDEN = ", ".join(f"'{network}'" for network in egress.FORBIDDEN_IN_CEL)
+
+
 class Proxy(Model):
     """Egress of this session."""
 
@@ -170,9 +189,22 @@ class Proxy(Model):
 
     url: str | None = Field(
         None,
-        pattern=r"^(http|https|socks5)://[^@/?#\s]+/?$",
-        max_length=512,
+        pattern=r"^(http|https|socks5)://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])"
+        r"(:[0-9]{1,5})?/?$",
+        max_length=300,
         description="http://, https:// or socks5:// and the host and port; user and password belong into secretRef.",
+        json_schema_extra=_rules(
+            (
+                "!isURL(self) || [url(self).getHostname()].all(h, isIP(h)"
+                f" || !h.contains(':') && !h.matches('{_MEANT_AS_ADDRESS}'))",
+                "an address is written as four decimal numbers, such as 10.0.0.5, or as an IPv6 one in brackets",
+            ),
+            (
+                f"!isURL(self) || [url(self).getHostname()].all(h, !isIP(h) || ![{_FORBIDDEN}]"
+                ".exists(n, cidr(n).containsIP(ip(h))))",
+                "must not lead to a link-local or multicast address or a cloud's metadata service; name another proxy",
+            ),
+        ),
     )
     secret_ref: KeyRef | None = Field(None, description="Key of a Secret that holds the whole URL.")
 
@@ -194,14 +226,16 @@ class ResourceList(Model):
     model_config = ConfigDict(
         json_schema_extra=_rules(
             (
-                "!has(self.cpu) || (quantity(string(self.cpu)).isGreaterThan(quantity('0'))"
+                "!has(self.cpu) || (isQuantity(string(self.cpu))"
+                " && quantity(string(self.cpu)).isGreaterThan(quantity('0'))"
                 " && quantity(string(self.cpu)).compareTo(quantity('4')) <= 0)",
-                "cpu must be above 0 and at most 4",
+                "cpu must be a quantity above 0 and at most 4, for example 100m",
             ),
             (
-                "!has(self.memory) || (quantity(string(self.memory)).compareTo(quantity('48Mi')) >= 0"
+                "!has(self.memory) || (isQuantity(string(self.memory))"
+                " && quantity(string(self.memory)).compareTo(quantity('48Mi')) >= 0"
                 " && quantity(string(self.memory)).compareTo(quantity('4Gi')) <= 0)",
-                "memory must be between 48Mi and 4Gi",
+                "memory must be a quantity between 48Mi and 4Gi, for example 64Mi",
             ),
         )
     )
@@ -220,40 +254,145 @@ class LocalReference(Model):
 
 
 class Toleration(Model):
-    key: str | None = Field(None, max_length=316, description="Taint key; empty matches all.")
+    key: LabelKey | None = Field(None, description="Taint key.")
     operator: Literal["Exists", "Equal"] | None = Field(None, description="How key and value are compared.")
-    value: str | None = Field(None, max_length=63, description="Taint value.")
+    value: LabelValue | None = Field(None, description="Taint value.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(None, description="Taint effect.")
     toleration_seconds: int | None = Field(None, description="How long NoExecute is tolerated.")
 
 
-_RESERVED_KEYS = (
-    "(^|[.])(kubernetes[.]io|k8s[.]io|istio[.]io|linkerd[.]io|hashicorp[.]com|dapr[.]io|openpolicyagent[.]org)/"
-    "|^whatsapp-operator[.]io/|[.]whatsapp-operator[.]io/"
+class LabelRequirement(Model):
+    key: LabelKey = Field(description="Label key.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How it is compared.")
+    values: list[LabelValue] | None = Field(None, max_length=16, description="With what.")
+
+
+class LabelSelector(Model):
+    match_labels: LabelMap | None = Field(None, description="Labels with exactly these values.")
+    match_expressions: list[LabelRequirement] | None = Field(None, max_length=8, description="Further requirements.")
+
+
+NodeValue = Annotated[str, Field(pattern=r"^[-A-Za-z0-9_.]*$", max_length=253)]
+
+
+class NodeRequirement(Model):
+    key: LabelKey = Field(description="Label key, or metadata.name among the fields.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field(description="How it is compared.")
+    values: list[NodeValue] | None = Field(None, max_length=16, description="With what.")
+
+
+class NodeTerm(Model):
+    match_expressions: list[NodeRequirement] | None = Field(None, max_length=8, description="On labels of the node.")
+    match_fields: list[NodeRequirement] | None = Field(None, max_length=2, description="On fields of the node.")
+
+
+class NodeTerms(Model):
+    node_selector_terms: list[NodeTerm] = Field(min_length=1, max_length=4, description="One of them must hold.")
+
+
+Weight = Annotated[int, Field(ge=1, le=100)]
+
+
+class WeightedNodeTerm(Model):
+    weight: Weight = Field(description="How much it counts.")
+    preference: NodeTerm = Field(description="What is preferred.")
+
+
+class NodeAffinity(Model):
+    required_during_scheduling_ignored_during_execution: NodeTerms | None = Field(None, description="As in a Pod.")
+    preferred_during_scheduling_ignored_during_execution: list[WeightedNodeTerm] | None = Field(
+        None, max_length=4, description="As in a Pod."
+    )
+
+
+class PodTerm(Model):
+    """Pods of this namespace only: an anti-affinity to others' pods would keep them off the nodes."""
+
+    label_selector: LabelSelector | None = Field(None, description="Which pods.")
+    topology_key: LabelKey = Field(description="Label of nodes that makes a place.")
+    match_label_keys: list[LabelKey] | None = Field(None, max_length=8, description="As in a Pod.")
+    mismatch_label_keys: list[LabelKey] | None = Field(None, max_length=8, description="As in a Pod.")
+
+
+class WeightedPodTerm(Model):
+    weight: Weight = Field(description="How much it counts.")
+    pod_affinity_term: PodTerm = Field(description="What is preferred.")
+
+
+class PodAffinity(Model):
+    required_during_scheduling_ignored_during_execution: list[PodTerm] | None = Field(
+        None, max_length=4, description="As in a Pod."
+    )
+    preferred_during_scheduling_ignored_during_execution: list[WeightedPodTerm] | None = Field(
+        None, max_length=4, description="As in a Pod."
+    )
+
+
+class Affinity(Model):
+    node_affinity: NodeAffinity | None = Field(None, description="To nodes.")
+    pod_affinity: PodAffinity | None = Field(None, description="To pods of this namespace.")
+    pod_anti_affinity: PodAffinity | None = Field(None, description="Away from pods of this namespace.")
+
+
+class TopologySpreadConstraint(Model):
+    max_skew: int = Field(ge=1, le=1000, description="As in a Pod.")
+    topology_key: LabelKey = Field(description="Label of nodes that makes a place.")
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(description="As in a Pod.")
+    label_selector: LabelSelector | None = Field(None, description="Which pods of this namespace.")
+    min_domains: int | None = Field(None, ge=1, le=1000, description="As in a Pod.")
+    node_affinity_policy: Literal["Honor", "Ignore"] | None = Field(None, description="As in a Pod.")
+    node_taints_policy: Literal["Honor", "Ignore"] | None = Field(None, description="As in a Pod.")
+    match_label_keys: list[LabelKey] | None = Field(None, max_length=8, description="As in a Pod.")
+
+
+# Whose labels and annotations change a pod or what it may do: Kubernetes, networks, identities of clouds, injectors of
+# meshes, secrets and agents.
+RESERVED_DOMAINS = (
+    *("kubernetes.io", "k8s.io", names.GROUP, "openshift.io", "cattle.io", "kruise.io", "knative.dev", "k8s.aws"),
+    *("istio.io", "linkerd.io", "kuma.io", "openservicemesh.io", "nginx.com", "getambassador.io", "dapr.io"),
+    *("cilium.io", "projectcalico.org", "cncf.io", "multus-cni.io", "ovn.org"),
+    *("hashicorp.com", "banzaicloud.com", "bank-vaults.io", "cyberark.com", "conjur.org", "akeyless.io"),
+    *("1password.io", "doppler.com", "infisical.com", "spiffe.io"),
+    *("amazonaws.com", "google.com", "gke.io", "azure.com", "azure.workload.identity"),
+    *("datadoghq.com", "newrelic.com", "dynatrace.com", "instana.io", "appdynamics.com", "opentelemetry.io"),
+    *("signalfx.com", "odigos.io", "elastic.co", "openpolicyagent.org", "kyverno.io"),
 )
-_RESERVED_MESSAGE = "keys under kubernetes.io, k8s.io, whatsapp-operator.io and those of injectors are reserved"
-PodMap = Annotated[
-    dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=1024)]],
-    Field(json_schema_extra=_map_rules(f"self.all(k, !k.matches('{_RESERVED_KEYS}'))", _RESERVED_MESSAGE)),
+_RESERVED_KEYS = f"(^|[.])({'|'.join(RESERVED_DOMAINS)})/".replace(".", "[.]").replace("[[.]]", "[.]")
+_KEY_RULES = (
+    (
+        f"self.all(k, k.matches('^{_DOMAIN}/{_LABEL_NAME}$'))",
+        "a key is a domain of your own, a slash and a name, such as team.example/name",
+    ),
+    (
+        f"self.all(k, !k.matches('{_RESERVED_KEYS}'))",
+        "keys of Kubernetes, of this operator and of injectors are reserved; use a domain of your own, such as"
+        " team.example/name",
+    ),
+)
+PodLabels = Annotated[
+    dict[Annotated[str, Field(max_length=317)], LabelValue], Field(json_schema_extra=_map_rules(32, *_KEY_RULES))
 ]
-Opaque = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+PodAnnotations = Annotated[
+    dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=1024)]],
+    Field(json_schema_extra=_map_rules(32, *_KEY_RULES)),
+]
 
 
 class Template(Model):
     """The session pod, within Pod Security "restricted"."""
 
-    labels: PodMap | None = Field(None, description="Further labels of the pod.")
-    annotations: PodMap | None = Field(None, description="Further annotations of the pod.")
-    resources: Resources | None = Field(None, description="Requests and limits of the session container.")
-    node_selector: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(
-        None, description="Labels a node must have.", json_schema_extra={"maxProperties": 16}
+    labels: PodLabels | None = Field(None, description="Further labels of the pod, under a domain of your own.")
+    annotations: PodAnnotations | None = Field(
+        None, description="Further annotations of the pod, under a domain of your own."
     )
+    resources: Resources | None = Field(None, description="Requests and limits of the session container.")
+    node_selector: LabelMap | None = Field(None, description="Labels a node must have.")
     tolerations: list[Toleration] | None = Field(
         None, max_length=16, description="Taints tolerated; only those on the operator's allow-list."
     )
-    affinity: Opaque | None = Field(None, description="As in a Pod; checked when the pod is created.")
-    topology_spread_constraints: list[Opaque] | None = Field(
-        None, max_length=8, description="As in a Pod; checked when the pod is created."
+    affinity: Affinity | None = Field(None, description="As in a Pod, to pods of this namespace.")
+    topology_spread_constraints: list[TopologySpreadConstraint] | None = Field(
+        None, max_length=4, description="As in a Pod."
     )
     priority_class_name: ObjectName | None = Field(
         None, description="PriorityClass; only one on the operator's allow-list."
@@ -262,7 +401,10 @@ class Template(Model):
         None, max_length=8, description="Secrets to pull the image with."
     )
     image: str | None = Field(
-        None, max_length=512, description="Image of the session container; only one on the operator's allow-list."
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
+        max_length=512,
+        description="Image of the session container; only one on the operator's allow-list.",
     )
 
 

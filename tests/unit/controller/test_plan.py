@@ -348,7 +348,7 @@ def test_a_change_that_a_running_pod_can_follow_does_not_replace_it() -> None:
         {"proxy": {"url": "http://proxy:3128"}},
         {"caBundle": {"configMapRef": {"name": "ca", "key": "ca.pem"}}},
         {"template": {"nodeSelector": {"disk": "ssd"}}},
-        {"template": {"labels": {"team": "a"}}},
+        {"template": {"labels": {"team.example/name": "a"}}},
     ],
 )
 def test_a_change_that_it_cannot_follow_does(spec: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from whatsapp_operator.api import names
-from whatsapp_operator.api.models import CABundle, Proxy, Template, WhatsAppSession
+from whatsapp_operator.api.models import RESERVED_DOMAINS, CABundle, Model, Proxy, Template, WhatsAppSession
 from whatsapp_operator.controller.objects import labels
 from whatsapp_operator.controller.settings import AllowLists, Options
 from whatsapp_operator.kube.client import Object
@@ -21,10 +21,7 @@ DEFAULT_REQUESTS: Final = {"cpu": "10m", "memory": "64Mi"}
 # A limit on cpu would cost start-up time: a QR takes 7 s at 100m and 1.7 s at 500m.
 DEFAULT_LIMITS: Final = {"memory": "192Mi"}
 
-_RESERVED_KEY: Final = re.compile(
-    r"(^|\.)(kubernetes\.io|k8s\.io|istio\.io|linkerd\.io|hashicorp\.com|dapr\.io|openpolicyagent\.org)/"
-    r"|(^|\.)whatsapp-operator\.io/"
-)
+_RESERVED_KEY: Final = re.compile(rf"(^|\.)({'|'.join(map(re.escape, RESERVED_DOMAINS))})/")
 _OURS: Final = frozenset(
     {
         names.ANNOTATION_APPLIED_HASH,
@@ -95,8 +92,10 @@ def check_template(template: Template, allow: AllowLists) -> None:
     """
     for field, mapping in (("labels", template.labels), ("annotations", template.annotations)):
         for key in mapping or {}:
-            if _RESERVED_KEY.search(key):
-                raise InvalidTemplateError(f"spec.template.{field}: the key {key} is reserved")
+            if "/" not in key or _RESERVED_KEY.search(key):
+                raise InvalidTemplateError(
+                    f"spec.template.{field}: the key {key} is reserved; use a domain of your own, as team.example/name"
+                )
     if template.image is not None and template.image not in allow.images:
         raise InvalidTemplateError("spec.template.image: not on the operator's list of allowed images")
     if template.priority_class_name is not None and template.priority_class_name not in allow.priority_classes:
@@ -149,13 +148,17 @@ def _spec(session: WhatsAppSession, template: Template, options: Options) -> Obj
     }
     optional = {
         "nodeSelector": template.node_selector,
-        "tolerations": [item.model_dump(by_alias=True, exclude_none=True) for item in template.tolerations or ()],
-        "affinity": template.affinity,
-        "topologySpreadConstraints": template.topology_spread_constraints,
+        "tolerations": [_plain(item) for item in template.tolerations or ()],
+        "affinity": template.affinity and _plain(template.affinity),
+        "topologySpreadConstraints": [_plain(item) for item in template.topology_spread_constraints or ()],
         "priorityClassName": template.priority_class_name,
         "imagePullSecrets": [{"name": secret.name} for secret in template.image_pull_secrets or ()],
     }
     return spec | {key: value for key, value in optional.items() if value}
+
+
+def _plain(part: Model) -> Object:
+    return part.model_dump(by_alias=True, exclude_none=True)
 
 
 def _container(session: WhatsAppSession, template: Template, options: Options, mounts: list[Object]) -> Object:

@@ -159,7 +159,7 @@ def test_template_is_applied() -> None:
         "annotations": {"team.example/note": "x"},
         "nodeSelector": {"disk": "ssd"},
         "affinity": {"nodeAffinity": {}},
-        "topologySpreadConstraints": [{"maxSkew": 1}],
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
         "imagePullSecrets": [{"name": "pull"}],
         "image": "example/other:2",
         "priorityClassName": "low",
@@ -186,6 +186,8 @@ def test_template_is_applied() -> None:
         ({"labels": {"sub.whatsapp-operator.io/x": "x"}}, "spec.template.labels"),
         ({"annotations": {"container.apparmor.security.beta.kubernetes.io/s": "x"}}, "spec.template.annotations"),
         ({"annotations": {"sidecar.istio.io/inject": "x"}}, "spec.template.annotations"),
+        ({"annotations": {"vault.hashicorp.com/agent-inject": "x"}}, "spec.template.annotations"),
+        ({"labels": {"aadpodidbinding": "x"}}, "spec.template.labels.*team.example/name"),
         ({"annotations": {"whatsapp-operator.io/desired-state": "{}"}}, "spec.template.annotations"),
     ],
 )

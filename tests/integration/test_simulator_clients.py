@@ -306,12 +306,13 @@ async def test_a_qr_is_scanned_once(simulator: SimulatorProcess, network: Networ
     assert (second.status, second.body["title"]) == (409, "already-scanned")
 
 
-async def test_a_replaced_stream_is_told(client: ProtocolClient, network: Network) -> None:
+async def test_a_replaced_stream_is_told(client: ProtocolClient, network: Network, simulator: SimulatorProcess) -> None:
     async with ProtocolClient(network, client.credentials) as newer:
         await newer.expect("success")
         last = await client.ended()
         assert last is not None
         assert last.require("conflict").get("type") == "replaced"
+        assert 1 in [device["takenOver"] for device in await asyncio.to_thread(simulator.devices, PHONE)]
 
 
 async def test_hosts_other_than_whatsapp_are_refused(network: Network) -> None:

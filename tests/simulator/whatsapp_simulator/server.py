@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -58,6 +59,7 @@ class Server:
         self._frames: set[Frames] = set()
         self._by_device: dict[DeviceId, Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.take_overs: Counter[DeviceId] = Counter()
 
     def write_trust(self, directory: Path) -> None:
         """Leave what a client must trust: `ca.crt`, `root.pub` (hexadecimal), and both in one file, `trust.pem`."""
@@ -119,6 +121,7 @@ class Server:
         older = self._by_device.get(id)
         self._by_device[id] = connection
         if older is not None:
+            self.take_overs[id] += 1
             self.start(older.end(stream_error_node(behaviours.StreamError(conflict="replaced"))))
 
     def disconnected(self, connection: Connection) -> None:

@@ -103,6 +103,13 @@ def test_a_bad_image_stops_and_is_rolled_back(stage: Stage, tmp_path: Path) -> N
         assert counts(operator) == {"updated": 5, "outdated": 0, "in_progress": 0, "overdue": 0}
         started.stop(operator)
 
+        # A leader with another image, which does not lead for long.
+        operator = started.start_leader("--rollout-delay-seconds=3600", f"{IMAGE}:2")
+        eventually(lambda: counts(operator)["outdated"] == 5, "all were looked at")
+        settled(operator)
+        assert (in_progress(stage), going(stage)) == (set(), set())
+        started.stop(operator)
+
         # Another image: whoever has nothing to lose comes first.
         operator = started.start_leader(*OPTIONS, f"{IMAGE}:2")
         first = {NEVER_PAIRED, "b"}

@@ -36,11 +36,15 @@ class Kind:
     subresource: str = ""
 
 
-def entries(log: Path, *, after: int = 0) -> Iterator[dict[str, Any]]:
-    """Writes that were accepted; `after` is an offset in the log."""
+def entries(log: Path, *, after: int = 0, until: int | None = None) -> Iterator[dict[str, Any]]:
+    """Writes that were accepted; `after` and `until` are offsets in the log."""
+    at = after
     with log.open("rb") as lines:
         lines.seek(after)
         for line in lines:
+            at += len(line)
+            if until is not None and at > until:
+                return
             # A line that is still being written has no end.
             if not line.endswith(b"\n"):
                 return

@@ -1,6 +1,7 @@
 """A control plane with a scheduler, kwok for a kubelet, and a process that stands in for session pods and volumes."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,7 +147,12 @@ def cluster(directory: Path, *, pods: bool = True) -> Iterator[Cluster]:
         api = ApiServer.from_kubeconfig(plane.kubeconfig)
         marked = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in processes.marked(str(plane.directory))}
         # The kernel cuts a name after 15 letters.
-        pids = {"apiserver": marked["kube-apiserver"], "etcd": marked["etcd"], "manager": marked["kube-controller"]}
+        pids = {
+            "bench": os.getpid(),
+            "apiserver": marked["kube-apiserver"],
+            "etcd": marked["etcd"],
+            "manager": marked["kube-controller"],
+        }
         found = Cluster(api, plane, log, pids)
         api.install()
         wait_until_served(api)
@@ -183,11 +189,11 @@ def _make_nodes(api: ApiServer) -> None:
     api.create("/api/v1/persistentvolumes", {"metadata": {"name": VOLUME}, "spec": spec})
 
 
-def manifest(name: str, number: int, *, tenants_of: int = 10) -> dict[str, Any]:
-    """The session of that number; so many share a tenant."""
+def manifest(number: int) -> dict[str, Any]:
+    """The session of that number; ten share a tenant."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
-        "metadata": {"name": name},
-        "spec": {"tenant": f"tenant-{number // tenants_of}", "phone": f"+1555{number:07}"},
+        "metadata": {"name": f"session-{number}"},
+        "spec": {"tenant": f"tenant-{number // 10}", "phone": f"+1555{number:07}"},
     }

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,32 +62,38 @@ def _share(mean: float, number: int) -> int:
     return int(mean * (number + 1) + 1e-6) - int(mean * number + 1e-6)
 
 
-def record(entries: Iterable[dict[str, Any]]) -> Recording:
-    """The most usual of the lives in the namespace that is audited with bodies."""
-    lives: dict[str, list[dict[str, Any]]] = defaultdict(list)
+def record(*phases: Iterable[dict[str, Any]]) -> list[Recording]:
+    """What a session of the namespace that is audited with bodies did in each phase: one whose life is the most usual.
+
+    A phase is what the audit log holds of it; the first begins with the sessions' creation.
+    """
     claims: dict[str, str] = {}
+    lives = [_lives(phase, claims) for phase in phases]
+    usual = Counter(len(life) for life in lives[0].values()).most_common(1)[0][0]
+    session = max(name for name, life in lives[0].items() if len(life) == usual)
+    marks = _marks(session, lives[0][session], claims)
+    return [Recording(tuple(_write(entry, marks) for entry in phase[session])) for phase in lives]
+
+
+def _lives(entries: Iterable[dict[str, Any]], claims: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """What was written for each session; `claims` is told the name of each one's Lease."""
+    lives: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in entries:
         about, body = entry["objectRef"], entry.get("requestObject") or {}
-        name = about.get("name") or ""
-        if audit.leader_election(entry) or audit.once_a_namespace(audit.kind(entry)):
+        if audit.leader_election(entry) or audit.once_a_namespace(audit.kind(entry)) or not _replayed(entry):
             continue
         if about["resource"] == "leases":
-            namespace, session, _ = (body.get("spec", {}).get("holderIdentity") or "//").split("/")
-            if namespace != RECORDED_NAMESPACE:
+            holder = (body.get("spec", {}).get("holderIdentity") or "").split("/")
+            if holder[0] != RECORDED_NAMESPACE:
                 continue
-            claims[session] = name
-        elif about.get("namespace") != RECORDED_NAMESPACE:
-            continue
+            session = holder[1]
+            claims[session] = about["name"]
+        elif about.get("namespace") == RECORDED_NAMESPACE:
+            session = (body.get("regarding", {}).get("name") or about["name"]).removeprefix("wa-")
         else:
-            regarding = body.get("regarding", {}).get("name")
-            session = (regarding or name).removeprefix("wa-")
-        if _replayed(entry):
-            lives[session].append(entry)
-    usual = Counter(len(life) for life in lives.values()).most_common(1)[0][0]
-    session = sorted(name for name, life in lives.items() if len(life) == usual)[-1]
-    return Recording(
-        tuple(_write(entry, marks) for marks in [_marks(session, lives[session], claims)] for entry in lives[session])
-    )
+            continue
+        lives[session].append(entry)
+    return lives
 
 
 def _replayed(entry: dict[str, Any]) -> bool:
@@ -138,24 +143,33 @@ def _write(entry: dict[str, Any], marks: Mapping[str, str]) -> Write:
     return Write(found, _METHODS[found.verb], path, text, headers)
 
 
-async def write(client: Client, recording: Recording, namespace: str, name: str, number: int) -> int:
-    """Make a recorded life's writes for another session; returns their number."""
-    known = {
+Known = dict[str, str]
+"""What stands for the marks."""
+
+
+def names_of(namespace: str, number: int) -> Known:
+    """What is known of a session before its first write."""
+    return {
         "<claim>": f"phone-raw-{namespace}-{number}",
         "<phone>": f"1555{number:07}",
         "<tenant>": f"tenant-{number // 10}",
-        "<name>": name,
+        "<name>": f"session-{number}",
         "<namespace>": namespace,
     }
 
-    def filled(text: str) -> str:
-        for mark, value in known.items():
-            text = text.replace(mark, value)
-        return text
 
+def filled(text: str, known: Known) -> str:
+    for mark, value in known.items():
+        text = text.replace(mark, value)
+    return text
+
+
+async def write(client: Client, recording: Recording, known: Known) -> int:
+    """Make a recorded life's writes for another session; returns their number. What is learnt is added to `known`."""
     for item in recording.writes:
-        headers = {key: filled(value) for key, value in item.headers.items()}
-        answer = await client.request(item.method, filled(item.path), filled(item.body).encode(), headers)
+        headers = {key: filled(value, known) for key, value in item.headers.items()}
+        body = filled(item.body, known).encode()
+        answer = await client.request(item.method, filled(item.path, known), body, headers)
         if item.kind.resource in (names.PLURAL, "pods"):
             metadata = json.loads(answer)["metadata"]
             if item.kind.resource == "pods":
@@ -165,18 +179,13 @@ async def write(client: Client, recording: Recording, namespace: str, name: str,
     return len(recording.writes)
 
 
-async def write_many(client: Client, recordings: Sequence[Recording], namespace: str) -> tuple[float, int]:
-    """As many sessions at once as keep the API server busy; returns seconds and writes."""
-    numbers = iter(enumerate(recordings))
-    total = 0
-    started = time.monotonic()
+async def write_many(client: Client, lives: Sequence[tuple[Recording, Known]]) -> int:
+    """As many at once as keep the API server busy; returns the number of writes."""
+    left = iter(lives)
 
-    async def work() -> None:
-        nonlocal total
-        for number, recording in numbers:
-            total += await write(client, recording, namespace, f"session-{number}", number)
+    async def work() -> int:
+        return sum([await write(client, recording, known) for recording, known in left])
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(CONCURRENCY):
-            group.create_task(work())
-    return time.monotonic() - started, total
+        tasks = [group.create_task(work()) for _ in range(CONCURRENCY)]
+    return sum(task.result() for task in tasks)

@@ -16,14 +16,14 @@ class Observer:
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[Event, float], None]] = []
-        self.failed: BaseException | None = None
 
     async def follow(self, client: Client, path: str) -> None:
-        async for event in client.watch(path):
-            at = time.monotonic()
-            for listener in list(self._listeners):
-                listener(event, at)
-        raise ConnectionError(f"the watch of {path} has ended")
+        """A watch that the server ends begins again, with all there is."""
+        while True:
+            async for event in client.watch(path):
+                at = time.monotonic()
+                for listener in list(self._listeners):
+                    listener(event, at)
 
     @contextlib.contextmanager
     def listening(self, listener: Callable[[Event, float], None]) -> Any:
@@ -72,7 +72,7 @@ async def observing(client: Client, path: str) -> AsyncIterator[Observer]:
             task.result()
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+        with contextlib.suppress(asyncio.CancelledError):
             await task
 
 

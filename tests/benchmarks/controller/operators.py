@@ -49,7 +49,7 @@ class Operators:
         return replica
 
     def wait_until_ready(self, replica: Replica, *, seconds: float = 120) -> None:
-        """A leader is ready once it has seen everything. Its metrics are not asked for: of many sessions that is work."""
+        """A leader is ready once it has seen everything. Its metrics are not asked for, they cost it time."""
 
         def ready() -> bool:
             if replica.process.poll() is not None:

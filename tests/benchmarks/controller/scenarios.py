@@ -4,7 +4,9 @@ import asyncio
 import os
 import statistics
 import time
+import urllib.request
 from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,14 +16,17 @@ from tests.benchmarks.controller import audit, life, usage
 from tests.benchmarks.controller.audit import RECORDED_NAMESPACE, Kind
 from tests.benchmarks.controller.cluster import Cluster, manifest
 from tests.benchmarks.controller.connection import Client
-from tests.benchmarks.controller.observer import condition, observing
+from tests.benchmarks.controller.observer import Event, condition, observing
 from tests.benchmarks.controller.operators import Operators
 from tests.benchmarks.controller.usage import Moment
 from tests.integration.controller_stand_ins import Replica
+from tests.waiting import eventually
 from whatsapp_operator.api import names
 
+NAMESPACE: Final = "bench"
 RECORDED: Final = 10
-CREATORS: Final = 16
+PARALLEL: Final = 16
+"""Requests of the user at the same time."""
 QUIET_SECONDS: Final = 3.0
 Result = dict[str, Any]
 
@@ -38,126 +43,352 @@ class Bench:
     def __post_init__(self) -> None:
         self.operators = Operators(self.cluster, self.directory)
 
-    async def create(self, namespace: str, prefix: str, count: int, *, first: int = 0) -> None:
-        numbers = iter(range(first, first + count))
+    async def each(self, numbers: range, do: Callable[[int], Awaitable[Any]]) -> None:
+        left = iter(numbers)
 
         async def work() -> None:
-            for number in numbers:
-                await self.client.create(sessions_path(namespace), manifest(f"{prefix}{number}", number))
+            for number in left:
+                await do(number)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(CREATORS):
+            for _ in range(PARALLEL):
                 group.create_task(work())
 
+    async def create(self, namespace: str, numbers: range) -> None:
+        path = sessions_path(namespace)
+        await self.each(numbers, lambda number: self.client.create(path, manifest(number)))
+
+    async def annotate(self, namespace: str, numbers: range, annotation: str, value: str) -> None:
+        await self.each(numbers, lambda number: self.annotate_one(namespace, number, annotation, value))
+
+    async def annotate_one(self, namespace: str, number: int, annotation: str, value: str | None) -> None:
+        path = sessions_path(namespace, f"session-{number}")
+        await self.client.patch(path, {"metadata": {"annotations": {annotation: value}}})
+
     async def quiet(self, *, seconds: float = 300) -> None:
-        """Wait until nothing was written for a while."""
+        """Wait until neither the operator nor a pod has written anything for a while."""
+        since, seen = time.monotonic(), self.cluster.audit_offset()
         async with asyncio.timeout(seconds):
-            seen, since = -1, time.monotonic()
             while time.monotonic() - since < QUIET_SECONDS:
-                # Other controllers and leases write a little all the time.
-                now = (
-                    sum(audit.count(audit.entries(self.cluster.audit_log, after=max(seen, 0))).values())
-                    if seen >= 0
-                    else 1
-                )
-                seen = self.cluster.audit_offset()
-                if now:
+                await asyncio.sleep(0.25)
+                before, seen = seen, self.cluster.audit_offset()
+                if audit.count(audit.entries(self.cluster.audit_log, after=before)):
                     since = time.monotonic()
-                await asyncio.sleep(0.5)
 
 
-def load() -> float:
-    return round(os.getloadavg()[0], 2)
+class Measurement:
+    """What everything uses, and who writes what, from its making on."""
+
+    def __init__(self, bench: Bench, replica: Replica | None = None) -> None:
+        self._bench = bench
+        self._replica = replica
+        self._offset = bench.cluster.audit_offset()
+        self._writes = replica.writes() if replica is not None else 0.0
+        self._load = round(os.getloadavg()[0], 2)
+        self._before = Moment.now(bench.cluster.pids)
+
+    def used(self) -> dict[str, float]:
+        """CPU seconds by process until now."""
+        return Moment.now(self._bench.cluster.pids).since(self._before)
+
+    def kinds(self) -> Counter[Kind]:
+        return audit.count(audit.entries(self._bench.cluster.audit_log, after=self._offset))
+
+    def result(self, sessions: int, **more: Any) -> Result:
+        used, kinds = self.used(), self.kinds()
+        found: Result = {"sessions": sessions, "load_before": self._load, **more, "cpu": used, "kinds": kinds}
+        found["writes"] = per_session(kinds, sessions)
+        if self._replica is not None:
+            cluster = self._bench.cluster
+            own = next(name for name, pid in cluster.pids.items() if pid == self._replica.process.pid)
+            found["operator_cpu_seconds"] = used[own]
+            found["operator_cpu_ms_per_session"] = round(used[own] * 1000 / sessions, 2)
+            found["memory"] = usage.memory(self._replica.process.pid)
+            found["writes_by_metric"] = round((self._replica.writes() - self._writes) / sessions, 3)
+        return found
 
 
-async def converge(
-    bench: Bench, replica: Replica, namespace: str, prefix: str, count: int, *, first: int = 0
-) -> Result:
-    """Create so many sessions at once, until all are Ready; then until nothing more is written."""
-    cluster = bench.cluster
-    cluster.make_namespace(namespace)
-    offset, before, writes, load_before = cluster.audit_offset(), Moment.now(cluster.pids), replica.writes(), load()
-    async with observing(bench.client, sessions_path(namespace)) as observer:
-        started = time.monotonic()
-        ready = await observer.times(
-            count,
-            condition("Ready"),
-            seconds=20 + count * 0.1,
-            act=lambda: bench.create(namespace, prefix, count, first=first),
-        )
-    seconds = max(ready.values()) - started
-    until_ready = Moment.now(cluster.pids).since(before)
-    await bench.quiet()
-    used = Moment.now(cluster.pids).since(before)
-    kinds = audit.count(audit.entries(cluster.audit_log, after=offset))
-    operator = next(name for name, pid in cluster.pids.items() if pid == replica.process.pid)
-    return {
-        "sessions": count,
-        "seconds": round(seconds, 2),
-        "median_seconds": round(statistics.median(ready.values()) - started, 2),
-        "operator_cpu_ms_per_session": round(used[operator] * 1000 / count, 2),
-        "cpu_until_ready": until_ready,
-        "cpu": used,
-        "memory": usage.memory(replica.process.pid),
-        "operator_writes_counted": round((replica.writes() - writes) / count, 3),
-        "writes": per_session(kinds, count),
-        "load_before": load_before,
-        "kinds": kinds,
-    }
-
-
-def per_session(kinds: Counter[Kind], count: int) -> dict[str, float]:
+def per_session(kinds: Mapping[Kind, int], count: int) -> dict[str, float]:
     """Writes per session: the operator's without its events, its events, and those of the pods."""
     tally: Counter[str] = Counter()
     for kind, number in kinds.items():
-        if audit.once_a_namespace(kind):
-            continue
-        tally["operator events" if kind.resource == "events" else kind.actor] += number
-    return {name: round(number / count, 3) for name, number in tally.items()}
+        if not audit.once_a_namespace(kind):
+            tally["events" if kind.resource == "events" else kind.actor] += number
+    return {name: round(tally[name] / count, 3) for name in ("operator", "events", "pod")}
 
 
-async def record(bench: Bench, replica: Replica) -> life.Recording:
-    """A few sessions whose writes are taken down with their bodies; they warm everything up, too."""
-    offset = bench.cluster.audit_offset()
-    await converge(bench, replica, RECORDED_NAMESPACE, "subject-", RECORDED, first=9_000_000)
-    return life.record(audit.entries(bench.cluster.audit_log, after=offset))
+async def _until(
+    bench: Bench, numbers: range, match: Callable[[Event], str | None], act: Callable[[], Awaitable[None]], *, path: str
+) -> tuple[float, float]:
+    """Seconds from `act` until all objects, and until half of them, were seen to match."""
+    async with observing(bench.client, path) as observer:
+        started = time.monotonic()
+        found = await observer.times(len(numbers), match, seconds=60 + len(numbers) * 0.2, act=act)
+    return round(max(found.values()) - started, 2), round(statistics.median(found.values()) - started, 2)
 
 
-async def raw(bench: Bench, recording: life.Recording, kinds: Counter[Kind], count: int) -> Result:
-    """The same writes as the operator and the pods made for so many sessions, by a dumb writer; until all pods run."""
-    cluster, namespace = bench.cluster, "bench"
-    cluster.make_namespace(namespace)
-    account = {"metadata": {"name": names.SESSION_SERVICE_ACCOUNT}}
-    await bench.client.create(f"/api/v1/namespaces/{namespace}/serviceaccounts", account)
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": names.SESSION_CLUSTER_ROLE}
-    subjects = [{"kind": "ServiceAccount", "name": names.SESSION_SERVICE_ACCOUNT, "namespace": namespace}]
-    binding = {"metadata": {"name": names.SESSION_SERVICE_ACCOUNT}, "roleRef": role, "subjects": subjects}
-    bindings = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"
-    await bench.client.create(bindings, binding)
+async def converge(bench: Bench, replica: Replica, numbers: range, *, namespace: str = NAMESPACE) -> Result:
+    """Create sessions at once, until all are Ready; then until nothing more is written."""
+    bench.cluster.make_namespace(namespace)
+    measured = Measurement(bench, replica)
+    create = lambda: bench.create(namespace, numbers)  # noqa: E731
+    seconds, median = await _until(bench, numbers, condition("Ready"), create, path=sessions_path(namespace))
+    used = measured.used()
+    await bench.quiet()
+    return measured.result(len(numbers), seconds=seconds, median_seconds=median, cpu_until_ready=used)
+
+
+async def storm(bench: Bench, replica: Replica, numbers: range, *, namespace: str = NAMESPACE) -> Result:
+    """Ask all sessions at once to relink, until all are Ready with the request done."""
+    measured = Measurement(bench, replica)
+    relink = lambda: bench.annotate(namespace, numbers, names.ANNOTATION_FORCE_RELINK, "storm")  # noqa: E731
+    seconds, median = await _until(bench, numbers, _relinked, relink, path=sessions_path(namespace))
+    used = measured.used()
+    await bench.quiet()
+    return measured.result(len(numbers), seconds=seconds, median_seconds=median, cpu_until_ready=used)
+
+
+def _relinked(event: Event) -> str | None:
+    status = event["object"].get("status") or {}
+    done = (status.get("relink") or {}).get("completedAt") is not None
+    return condition("Ready")(event) if done and status["session"]["machine"] == "Connected" else None
+
+
+async def record(bench: Bench, replica: Replica) -> tuple[life.Recording, life.Recording]:
+    """A life and a relink of a few sessions, taken down with their bodies; it warms everything up, too."""
+    log, numbers = bench.cluster.audit_log, range(9_000_000, 9_000_000 + RECORDED)
+    begin = bench.cluster.audit_offset()
+    await converge(bench, replica, numbers, namespace=RECORDED_NAMESPACE)
+    end = bench.cluster.audit_offset()
+    await storm(bench, replica, numbers, namespace=RECORDED_NAMESPACE)
+    born, relinked = life.record(audit.entries(log, after=begin, until=end), audit.entries(log, after=end))
+    return born, relinked
+
+
+async def raw(bench: Bench, recording: life.Recording, kinds: Mapping[Kind, int], known: list[life.Known]) -> Result:
+    """The writes that operator and pods made for so many sessions, by a dumb writer.
+
+    It ends when they are made and, where there are new ones, all pods run.
+    """
+    count = len(known)
     means = {kind: number / count for kind, number in kinds.items()}
-    lives = [recording.scaled(means, number) for number in range(count)]
-    offset, before, load_before = cluster.audit_offset(), Moment.now(cluster.pids), load()
+    lives = [(recording.scaled(means, number), each) for number, each in enumerate(known)]
+    measured = Measurement(bench)
     wrote = 0
 
     async def write() -> None:
         nonlocal wrote
-        _, wrote = await life.write_many(bench.client, lives, namespace)
+        wrote = await life.write_many(bench.client, lives)
 
-    def running(event: dict[str, Any]) -> str | None:
-        found = event["object"]
-        return str(found["metadata"]["name"]) if found["status"].get("phase") == "Running" else None
+    started = time.monotonic()
+    if any(kind.resource == "pods" and kind.verb == "create" for kind in kinds):
+        pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        await _until(bench, range(count), _running, write, path=pods)
+    else:
+        await write()
+    return measured.result(count, seconds=round(time.monotonic() - started, 2), wrote=wrote)
 
-    async with observing(bench.client, f"/api/v1/namespaces/{namespace}/pods") as observer:
+
+async def prepare_raw(bench: Bench, count: int) -> list[life.Known]:
+    """What a namespace has once, which the operator makes too."""
+    bench.cluster.make_namespace(NAMESPACE)
+    account = {"metadata": {"name": names.SESSION_SERVICE_ACCOUNT}}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": names.SESSION_CLUSTER_ROLE}
+    subjects = [{"kind": "ServiceAccount", "name": names.SESSION_SERVICE_ACCOUNT, "namespace": NAMESPACE}]
+    bindings = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/rolebindings"
+    await bench.client.create(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts", account)
+    await bench.client.create(bindings, {**account, "roleRef": role, "subjects": subjects})
+    return [life.names_of(NAMESPACE, number) for number in range(count)]
+
+
+def _running(event: Event) -> str | None:
+    found = event["object"]
+    return str(found["metadata"]["name"]) if found["status"].get("phase") == "Running" else None
+
+
+async def alone(bench: Bench, replica: Replica, rounds: int) -> Result:
+    """One session at a time: from the moment that a watch has brought it until another has brought its pod."""
+    namespace = "alone"
+    bench.cluster.make_namespace(namespace)
+    measured = Measurement(bench, replica)
+    from_event, from_apply = [], []
+    sessions, pods = sessions_path(namespace), f"/api/v1/namespaces/{namespace}/pods"
+    async with observing(bench.client, sessions) as observer, observing(bench.client, pods) as pod_observer:
+        for number in range(8_000_000, 8_000_000 + rounds):
+            name = f"session-{number}"
+            pod = asyncio.create_task(
+                pod_observer.times(1, _named(names.owned_name(name)), seconds=30), name="the pod is created"
+            )
+            session = asyncio.create_task(observer.times(1, _named(name), seconds=30), name="the session is seen")
+            ready = asyncio.create_task(observer.times(1, _ready(name), seconds=30), name="the session is ready")
+            await asyncio.sleep(0)
+            started = time.monotonic()
+            await bench.create(namespace, range(number, number + 1))
+            [seen], [created] = (await session).values(), (await pod).values()
+            from_event.append(created - seen)
+            from_apply.append(created - started)
+            await ready
+    await bench.quiet()
+    return measured.result(
+        rounds,
+        median_ms=round(statistics.median(from_event) * 1000, 1),
+        worst_ms=round(max(from_event) * 1000, 1),
+        median_from_apply_ms=round(statistics.median(from_apply) * 1000, 1),
+    )
+
+
+def _named(name: str) -> Callable[[Event], str | None]:
+    return lambda event: name if event["object"]["metadata"]["name"] == name else None
+
+
+def _ready(name: str) -> Callable[[Event], str | None]:
+    return lambda event: name if condition("Ready")(event) == name else None
+
+
+def _told(level: str) -> str:
+    return f'"logLevel":"{level}"'
+
+
+async def latency(bench: Bench, replica: Replica, sessions: int, *, rate: float, seconds: float) -> Result:
+    """Changes at that rate, spread over the sessions: from their event until that of the pod that is told of it.
+
+    A session whose turn comes again before that counts as `overtaken`, with the time so far.
+    """
+    levels = names.LOG_LEVELS
+    waiting: dict[str, tuple[str, float | None]] = {}
+    found: list[float] = []
+    total, overtaken, done = int(rate * seconds), 0, asyncio.Event()
+
+    def session_seen(event: Event, at: float) -> None:
+        metadata = event["object"]["metadata"]
+        level, seen = waiting.get(metadata["name"], ("", 0.0))
+        if seen is None and (metadata.get("annotations") or {}).get(names.ANNOTATION_LOG_LEVEL) == level:
+            waiting[metadata["name"]] = (level, at)
+
+    def pod_seen(event: Event, at: float) -> None:
+        metadata = event["object"]["metadata"]
+        name = metadata["labels"][names.LABEL_SESSION]
+        level, _ = waiting.get(name, ("", None))
+        if level and _told(level) in metadata["annotations"][names.ANNOTATION_DESIRED_STATE]:
+            end(name, at)
+
+    def end(name: str, at: float) -> None:
+        _, seen = waiting.pop(name)
+        # The pod may be seen first: they are two watches.
+        found.append(max(0.0, at - seen) if seen is not None else 0.0)
+        if len(found) == total:
+            done.set()
+
+    measured = Measurement(bench, replica)
+    pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    async with (
+        observing(bench.client, sessions_path(NAMESPACE)) as observer,
+        observing(bench.client, pods) as pod_observer,
+        asyncio.TaskGroup() as group,
+    ):
+        with observer.listening(session_seen), pod_observer.listening(pod_seen):
+            started = time.monotonic()
+            for number in range(total):
+                await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
+                which, level = number % sessions, levels[number // sessions % len(levels)]
+                name = f"session-{which}"
+                if name in waiting:
+                    overtaken += 1
+                    end(name, time.monotonic())
+                waiting[name] = (level, None)
+                group.create_task(bench.annotate_one(NAMESPACE, which, names.ANNOTATION_LOG_LEVEL, level))
+            took = time.monotonic() - started
+            async with asyncio.timeout(120):
+                await done.wait()
+    used = measured.used()
+    await bench.quiet()
+    ordered = sorted(found)
+    return measured.result(
+        total,
+        rate=round(total / took, 1),
+        p50_ms=round(ordered[len(ordered) // 2] * 1000, 1),
+        p99_ms=round(ordered[len(ordered) * 99 // 100] * 1000, 1),
+        worst_ms=round(ordered[-1] * 1000, 1),
+        overtaken=overtaken,
+        cpu_during=used,
+    )
+
+
+async def failover(bench: Bench, leader: Replica, rounds: int) -> tuple[Result, Replica]:
+    """Kill the leader and change a session: until the other replica has told its pod. Returns the last leader, too."""
+    times = []
+    pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    standby = bench.operators.start_leader()
+    await bench.annotate_one(NAMESPACE, 0, names.ANNOTATION_LOG_LEVEL, None)
+    async with observing(bench.client, pods) as observer:
+        for number in range(rounds):
+            await bench.quiet()
+            level = names.LOG_LEVELS[number % len(names.LOG_LEVELS)]
+
+            def told(event: Event, level: str = level) -> str | None:
+                metadata = event["object"]["metadata"]
+                mine = metadata["name"] == names.owned_name("session-0")
+                return (
+                    "told" if mine and _told(level) in metadata["annotations"][names.ANNOTATION_DESIRED_STATE] else None
+                )
+
+            leader.process.kill()
+            leader.process.wait()
+            killed = time.monotonic()
+            change = lambda level=level: bench.annotate_one(  # noqa: E731
+                NAMESPACE, 0, names.ANNOTATION_LOG_LEVEL, level
+            )
+            found = await observer.times(1, told, seconds=60, act=change)
+            times.append(round(found["told"] - killed, 2))
+            leader, standby = standby, bench.operators.start_leader()
+    bench.operators.stop(standby)
+    return {"rounds": rounds, "seconds": times, "worst_seconds": max(times)}, leader
+
+
+async def restart(bench: Bench, replica: Replica, sessions: int) -> tuple[Result, Replica]:
+    """Stop the operator and start another, without gauges for each session: until all sessions were looked at."""
+    bench.operators.stop(replica)
+    measured = Measurement(bench)
+    started = time.monotonic()
+    replica = bench.operators.start_leader("--object-metrics", "false")
+    synced = time.monotonic() - started
+
+    def done() -> bool:
+        looked_at = replica.metric("whatsapp_operator_reconcile_total") >= sessions
+        return looked_at and replica.metric("whatsapp_operator_queue_depth") == 0
+
+    eventually(done, "all sessions were looked at", seconds=300)
+    observed = time.monotonic() - started
+    await bench.quiet()
+    found = measured.result(
+        sessions,
+        synced_seconds=round(synced, 2),
+        seconds=round(observed, 2),
+        operator_cpu_seconds=bench.operators.cpu(replica),
+        memory=usage.memory(replica.process.pid),
+        writes_in_all=replica.writes(),
+    )
+    return found, replica
+
+
+def metrics(replica: Replica, sessions: int, *, times: int = 5) -> Result:
+    """The metrics page: seconds (median) and size."""
+    took, size = [], 0
+    for _ in range(times):
         started = time.monotonic()
-        await observer.times(count, running, seconds=20 + count * 0.1, act=write)
-        seconds = time.monotonic() - started
-    used = Moment.now(cluster.pids).since(before)
-    made = audit.count(audit.entries(cluster.audit_log, after=offset))
-    return {
-        "sessions": count,
-        "seconds": round(seconds, 2),
-        "cpu": used,
-        "writes": per_session(made, count),
-        "load_before": load_before,
-        "wrote": wrote,
-    }
+        with urllib.request.urlopen(f"http://127.0.0.1:{replica.port}/metrics", timeout=60) as answer:
+            size = len(answer.read())
+        took.append(time.monotonic() - started)
+    median = round(statistics.median(took), 3)
+    return {"sessions": sessions, "seconds": median, "worst_seconds": round(max(took), 3), "bytes": size}
+
+
+async def steady(bench: Bench, replica: Replica, sessions: int, seconds: float) -> Result:
+    """Nothing happens."""
+    measured = Measurement(bench, replica)
+    before = usage.memory(replica.process.pid)
+    await asyncio.sleep(seconds)
+    found = measured.result(sessions, seconds=seconds, memory_before=before)
+    found["writes_in_all"] = round(found["writes_by_metric"] * sessions)
+    found["operator_millicores"] = round(found["operator_cpu_seconds"] / seconds * 1000, 1)
+    return found

@@ -97,12 +97,16 @@ def check_template(template: Template, allow: AllowLists) -> None:
                     f"spec.template.{field}: the key {key} is reserved; use a domain of your own, as team.example/name"
                 )
     if template.image is not None and template.image not in allow.images:
-        raise InvalidTemplateError("spec.template.image: not on the operator's list of allowed images")
+        raise InvalidTemplateError("spec.template.image: not on the operator's list, --allow-images")
     if template.priority_class_name is not None and template.priority_class_name not in allow.priority_classes:
-        raise InvalidTemplateError("spec.template.priorityClassName: not on the operator's list of allowed classes")
+        raise InvalidTemplateError(
+            "spec.template.priorityClassName: not on the operator's list, --allow-priority-classes"
+        )
     for index, toleration in enumerate(template.tolerations or ()):
         if toleration.key not in allow.toleration_keys:
-            raise InvalidTemplateError(f"spec.template.tolerations[{index}]: its key is not on the operator's list")
+            raise InvalidTemplateError(
+                f"spec.template.tolerations[{index}]: its key is not on the operator's list, --allow-toleration-keys"
+            )
 
 
 @lru_cache(maxsize=1)

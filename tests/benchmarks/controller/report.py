@@ -87,8 +87,8 @@ def page(found: Figures) -> str:
     results, machine = found["results"], found["machine"]
     head = (
         f"Measured {machine['date']} UTC, in {machine['minutes']:.0f} min, on {machine['cores']} cores "
-        f"({machine['cpu']}). `others` is the CPU that strangers on the machine have used meanwhile, as a share of it: where that is much, "
-        "times say little, and ratios and CPU seconds something."
+        f"({machine['cpu']}). `others` is what strangers on the machine have taken of the CPU time that was used meanwhile: "
+        "where that is much, times say little, but CPU seconds still something."
     )
     parts = [head, _targets(results), _scenarios(results), _costs(results), _profile(results)]
     return "\n\n".join(part for part in parts if part) + "\n"

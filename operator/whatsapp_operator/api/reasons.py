@@ -177,7 +177,7 @@ EXPLANATIONS: Final[dict[Reason, Explanation]] = {
     Reason.VOLUME_PENDING: Explanation(
         "The volume of the session is not provisioned yet.",
         "The pod waits for it.",
-        "Should this last, check spec.storage.storageClassName and the provisioner's logs.",
+        "Should this last, check spec.storage and the Events of its PersistentVolumeClaim.",
     ),
     Reason.UNSCHEDULABLE: Explanation(
         "No node can take the session pod.",

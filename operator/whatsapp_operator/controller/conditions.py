@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from whatsapp_operator.api.masking import mask
-from whatsapp_operator.api.models import AttemptResult, Condition, PairingAttempt, SessionReport
+from whatsapp_operator.api.models import AccessMode, AttemptResult, Condition, PairingAttempt, SessionReport
 from whatsapp_operator.api.reasons import ConditionType, MachineState, Reason, sentence
 from whatsapp_operator.controller import desired, relink
 from whatsapp_operator.controller.observed import Observed
@@ -198,7 +198,18 @@ def pod_ready(o: Observed) -> Draft:
         return Draft("False", Reason.POD_PENDING, told(Reason.POD_PENDING, memory))
     if report.reason in _VOLUME_REPORTS:
         return _reported(report)
-    return Draft("True", Reason.POD_READY, told(Reason.POD_READY, memory))
+    return Draft("True", Reason.POD_READY, told(Reason.POD_READY, " ".join(filter(None, (memory, _shareable(o))))))
+
+
+def _shareable(o: Observed) -> str:
+    """That the volume itself keeps no second pod away; Kubernetes does so only where this is its one access mode."""
+    modes = o.volume.access_modes if o.volume is not None else ()
+    if modes in ((), (AccessMode.READ_WRITE_ONCE_POD,)):
+        return ""
+    return (
+        f"Its volume could be mounted by two pods (its access mode is {', '.join(modes)}, not"
+        f" {AccessMode.READ_WRITE_ONCE_POD}); that there is only one is left to the pod's fixed name."
+    )
 
 
 def _waiting(pod: PodView) -> Draft | None:
@@ -222,14 +233,27 @@ def _pending(o: Observed, pod: PodView) -> Draft:
     unbound = o.volume is not None and not o.volume.bound
     if pod.unschedulable is None and not unbound:
         return Draft("False", Reason.POD_PENDING, _creating(o))
-    reason = Reason.VOLUME_PENDING if unbound else Reason.UNSCHEDULABLE
+    # A volume that waits for its first consumer is not even asked for before a node is found.
+    waits = unbound and (pod.unschedulable is None or "olume" in pod.unschedulable)
+    reason = Reason.VOLUME_PENDING if waits else Reason.UNSCHEDULABLE
     told_before = any(
         condition.type == ConditionType.POD_READY and condition.reason == reason
         for condition in o.session.status.conditions
     )
     if o.pod_age <= PATIENCE_SECONDS and not told_before:
         return Draft("False", Reason.POD_PENDING)
-    return Draft("False", reason, _detail(reason, "", pod.unschedulable or ""))
+    asked = _asked(o) if waits else ""
+    return Draft("False", reason, told(reason, " ".join(filter(None, (asked, pod.unschedulable)))))
+
+
+def _asked(o: Observed) -> str:
+    """What the volume was asked of and with which access mode; why it is not given is in Events of its claim."""
+    if o.volume is None or o.volume.storage_class is None:
+        return "No StorageClass is asked for, and the cluster has no default."
+    mode = o.session.spec.storage.access_mode
+    asked = f"The StorageClass {o.volume.storage_class} is asked for a volume with the access mode {mode}"
+    only = ", which CSI drivers alone provide: for another, set spec.storage.accessMode to ReadWriteOnce."
+    return asked + (only if mode is AccessMode.READ_WRITE_ONCE_POD else ".")
 
 
 def _creating(o: Observed) -> str:

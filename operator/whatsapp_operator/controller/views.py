@@ -221,6 +221,8 @@ class VolumeView:
         edited: as of a pod.
         kind_hash: of what it was asked for at first, the size aside; None where an earlier version has made it.
         pending: it was never bound, so nothing lies on it.
+        storage_class: the one that was asked for, or the cluster's default; None where there is none.
+        access_modes: of the volume; empty until it is bound.
         requested: size as a quantity.
         capacity: what the volume has, as a quantity; empty until it is bound.
         resize_error: why the volume cannot grow, as its conditions tell.
@@ -234,6 +236,8 @@ class VolumeView:
     edited: bool = False
     kind_hash: str | None = None
     pending: bool = False
+    storage_class: str | None = None
+    access_modes: tuple[str, ...] = ()
     bound: bool = False
     requested: str = ""
     capacity: str = ""
@@ -255,6 +259,8 @@ class VolumeView:
             kind_hash=(metadata.get("annotations") or {}).get(names.ANNOTATION_APPLIED_HASH),
             pending=status.get("phase", "Pending") == "Pending" and "volumeName" not in spec,
             bound=status.get("phase") == "Bound",
+            storage_class=spec.get("storageClassName"),
+            access_modes=tuple(intern(mode) for mode in status.get("accessModes") or ()),
             requested=((spec.get("resources") or {}).get("requests") or {}).get("storage", ""),
             capacity=(status.get("capacity") or {}).get("storage", ""),
             resize_error=failed[0].get("message", "") if failed and failed[0].get("status") == "True" else None,

@@ -80,6 +80,59 @@ def test_pod_ready(o: Observed, status: str, reason: Reason) -> None:
     assert (found.status, found.reason) == (status, reason)
 
 
+UNBOUND = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims"
+
+
+@pytest.mark.parametrize(
+    ("unschedulable", "storage", "storage_class", "reason", "told"),
+    [
+        (
+            UNBOUND,
+            {},
+            "fast",
+            Reason.VOLUME_PENDING,
+            "The StorageClass fast is asked for a volume with the access mode",
+        ),
+        (
+            None,
+            {},
+            "fast",
+            Reason.VOLUME_PENDING,
+            "ReadWriteOncePod, which CSI drivers alone provide: for another, set",
+        ),
+        (UNBOUND, {"accessMode": "ReadWriteOnce"}, "fast", Reason.VOLUME_PENDING, "the access mode ReadWriteOnce. 0/1"),
+        (UNBOUND, {}, None, Reason.VOLUME_PENDING, "the cluster has no default. 0/1 nodes are available"),
+        ("0/1 nodes are available: 1 Insufficient cpu", {}, "fast", Reason.UNSCHEDULABLE, "0/1 nodes are available"),
+    ],
+)
+def test_a_volume_that_does_not_come_tells_what_was_asked_of_whom(
+    unschedulable: str | None, storage: dict[str, str], storage_class: str | None, reason: Reason, told: str
+) -> None:
+    waits = volume(bound=False, pending=True, storage_class=storage_class)
+    found = pod(**PENDING, unschedulable=unschedulable)
+    draft = conditions.pod_ready(observed(session(spec={"storage": storage}), pod=found, volume=waits, pod_age=11))
+    assert draft.reason is reason
+    assert told in draft.text
+    assert draft.text.endswith(sentence(reason))
+
+
+@pytest.mark.parametrize(
+    ("modes", "told"),
+    [
+        ((), ""),
+        (("ReadWriteOncePod",), ""),
+        (("ReadWriteOnce",), "(its access mode is ReadWriteOnce, not ReadWriteOncePod)"),
+        (("ReadWriteOnce", "ReadWriteOncePod"), "(its access mode is ReadWriteOnce, ReadWriteOncePod, not"),
+    ],
+)
+def test_a_volume_that_two_pods_could_mount_is_told_of(modes: tuple[str, ...], told: str) -> None:
+    running = session(status={"session": connected_report()})
+    draft = conditions.pod_ready(observed(running, pod=pod(), volume=volume(access_modes=modes)))
+    assert (draft.status, draft.reason) == ("True", Reason.POD_READY)
+    assert told in draft.text
+    assert (draft.text == sentence(Reason.POD_READY)) is (told == "")
+
+
 @pytest.mark.parametrize(
     ("found", "reason"),
     [

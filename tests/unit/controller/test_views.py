@@ -73,10 +73,16 @@ def test_a_volume() -> None:
     failed = {"type": "ControllerResizeError", "status": "True", "message": "no"}
     body = {
         "metadata": {"uid": "v", "resourceVersion": "1", "labels": {names.LABEL_TENANT: "acme"}},
-        "spec": {"resources": {"requests": {"storage": "1Gi"}}},
-        "status": {"phase": "Bound", "capacity": {"storage": "512Mi"}, "conditions": [failed]},
+        "spec": {"resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "fast"},
+        "status": {
+            "phase": "Bound",
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "512Mi"},
+            "conditions": [failed],
+        },
     }
     found = VolumeView.parse(body)
+    assert (found.storage_class, found.access_modes) == ("fast", ("ReadWriteOnce",))
     assert found.capacity == "512Mi"
     assert (found.tenant, found.requested, found.bound, found.ours, found.resize_error) == (
         "acme",

@@ -23,13 +23,20 @@ class WorkQueue(Generic[K]):
 
     Args:
         jitter: returns a factor between 0.5 and 1 for each backoff.
+
+    Attributes:
+        most_failing: how many keys that have failed the last time may be worked on at once: these may hang until a
+            time-out, and however many they are, the others are not to wait for them.
     """
 
     def __init__(self, jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0)) -> None:  # noqa: S311
         self._jitter = jitter
+        self.most_failing = 1
         self._ready: deque[K] = deque()
+        self._failing: deque[K] = deque()
         self._since: dict[K, float] = {}
         self._working: set[K] = set()
+        self._working_again: set[K] = set()
         self._again: dict[K, float] = {}
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
@@ -38,7 +45,7 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         """Keys ready to be worked on."""
-        return len(self._ready)
+        return len(self._ready) + len(self._failing)
 
     def add(self, key: K, now: float) -> None:
         """Work on the key as soon as possible; while it is worked on, once more afterwards."""
@@ -47,7 +54,7 @@ class WorkQueue(Generic[K]):
             self._again.setdefault(key, now)
         elif key not in self._since:
             self._since[key] = now
-            self._ready.append(key)
+            (self._failing if key in self._failures else self._ready).append(key)
 
     def add_after(self, key: K, seconds: float, now: float) -> None:
         """Work on the key at that time, unless it is due earlier anyway."""
@@ -85,15 +92,21 @@ class WorkQueue(Generic[K]):
         """The next key and the seconds it has waited, None if none is ready; `done` must follow."""
         while (due := self.next_due()) is not None and due <= now:
             self.add(heapq.heappop(self._heap)[2], now)
-        if not self._ready:
+        lanes = [self._ready] if len(self._working_again) >= self.most_failing else [self._ready, self._failing]
+        waiting = [lane for lane in lanes if lane]
+        if not waiting:
             return None
-        key = self._ready.popleft()
+        lane = min(waiting, key=lambda lane: self._since[lane[0]])
+        key = lane.popleft()
         self._working.add(key)
+        if lane is self._failing:
+            self._working_again.add(key)
         return key, now - self._since.pop(key)
 
     def done(self, key: K, now: float) -> None:
         """The key is not worked on any more."""
         self._working.discard(key)
+        self._working_again.discard(key)
         if self._again.pop(key, None) is not None:
             self.add(key, now)
 
@@ -135,6 +148,7 @@ class Dispatcher(Generic[K]):
 
     async def run(self, workers: int) -> None:
         """Work until cancelled."""
+        self.queue.most_failing = max(1, workers // 2)
         async with asyncio.TaskGroup() as group:
             for number in range(workers):
                 group.create_task(self._worker(), name=f"reconcile-{number}")
@@ -154,6 +168,8 @@ class Dispatcher(Generic[K]):
                 self.retry(key)
             finally:
                 self.queue.done(key, self._clock())
+                # A key that has failed may have waited for this place.
+                self._wake.release()
 
     async def _sleep(self) -> None:
         due = self.queue.next_due()

@@ -86,7 +86,7 @@ class Settings:
     http_port: int = 8081
     log_format: str = "json"
     log_level: str = "info"
-    workers: int = 8
+    workers: int = 16
     resync_seconds: float = 600.0
     object_metrics: bool = True
     max_unavailable: MaxUnavailable = field(default_factory=MaxUnavailable)
@@ -140,7 +140,7 @@ def parse(arguments: Sequence[str], *, version: str) -> Settings:
     option("log-format", "json", "form of the log", choices=("json", "console"))
     option("log-level", "info", "least level of the log", choices=("debug", "info", "warning", "error"))
     option("session-log-level", "info", "the same of the session pods", choices=("debug", "info", "warning", "error"))
-    option("workers", "8", "sessions reconciled at the same time")
+    option("workers", "16", "sessions reconciled at the same time")
     option("resync-seconds", "600", "period of the comparison with the API server that finds missed events")
     option("max-unavailable", "5", "sessions that a rollout takes down at the same time: a number or percentage")
     option("rollout-delay-seconds", "30", "for so long a new leader leaves pods of another revision alone")

@@ -125,6 +125,54 @@ def test_no_key_is_lost_or_worked_on_twice_at_once(steps: list[tuple[str, str]])
     assert owed <= found
 
 
+def test_failing_keys_take_no_more_than_their_share_and_come_in_their_turn() -> None:
+    q = queue()
+    q.most_failing = 2
+    bad = [f"bad-{number}" for number in range(5)]
+    for key in bad:
+        q.retry(key, 0.0)
+    q.add("good", 10.0)
+    q.add("later", 11.0)
+    taken = [q.take(20.0) for _ in range(4)]
+    assert [key for key, _ in filter(None, taken)] == ["good", "later", *bad[:2]]
+    assert (q.take(20.0), len(q)) == (None, 3)
+    q.forget(bad[0])
+    q.done(bad[0], 21.0)
+    assert q.take(21.0) == (bad[2], 1.0)
+    q.add(bad[0], 22.0)
+    assert q.take(22.0) == (bad[0], 0.0)
+
+
+async def test_keys_that_hang_and_keys_that_fail_for_ever_do_not_delay_the_others() -> None:
+    seen: Counter[str] = Counter()
+    healthy = {f"good-{number}" for number in range(50)}
+    everything, never = asyncio.Event(), asyncio.Event()
+    tried_again = asyncio.Event()
+
+    async def work(key: str) -> None:
+        seen[key] += 1
+        if key.startswith("bad"):
+            dispatcher.retry(key)
+            if seen[key] > 1:
+                tried_again.set()
+                await never.wait()
+        elif healthy <= seen.keys():
+            everything.set()
+
+    dispatcher = Dispatcher(WorkQueue[str](jitter=lambda: 0.001), work, clock=asyncio.get_running_loop().time)
+    running = asyncio.create_task(dispatcher.run(4))
+    for number in range(20):
+        dispatcher.add(f"bad-{number}")
+    async with asyncio.timeout(10):
+        await tried_again.wait()
+        for key in healthy:
+            dispatcher.add(key)
+        await everything.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 async def test_the_dispatcher_works_on_many_keys_and_survives_a_failure() -> None:
     seen: Counter[str] = Counter()
     everything = asyncio.Event()

@@ -23,7 +23,7 @@ def needed(key: Path) -> list[str]:
 
 def test_defaults(key: Path) -> None:
     found = parse(needed(key), version="1")
-    assert (found.namespace, found.watch_namespaces, found.http_port, found.workers) == ("system", (), 8081, 8)
+    assert (found.namespace, found.watch_namespaces, found.http_port, found.workers) == ("system", (), 8081, 16)
     assert found.options.claim_scope is ClaimScope.TENANT
     assert not found.options.allow.images
     assert found.lease.retry < found.lease.deadline < found.lease.duration < 15

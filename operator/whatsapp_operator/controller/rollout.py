@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from whatsapp_operator.api.models import RolloutBefore, RolloutStatus, WhatsAppSessionStatus
+from whatsapp_operator.api.reasons import MachineState
 from whatsapp_operator.controller import conditions
 from whatsapp_operator.controller.observed import Observed
 from whatsapp_operator.controller.settings import MaxUnavailable
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 # Time to stop the pod, to pull an image and to connect.
 OVERDUE_SECONDS: Final = 300.0
+# A connection that was lost since, and is tried again, is expected to come back.
+RECENT_SECONDS: Final = 3600.0
 
 ROLLOUT_OVERDUE: Final = "RolloutOverdue"
 _OVERDUE_TEXT: Final = (
@@ -32,6 +35,7 @@ _OVERDUE_TEXT: Final = (
 )
 
 _BETTER: Final = tuple(RolloutBefore)
+_TRYING: Final = frozenset({MachineState.CONNECTING, MachineState.RECONNECTING})
 
 
 class State(StrEnum):
@@ -104,7 +108,7 @@ def advance(o: Observed, pod: Pod, revision: str, now: datetime) -> Step:
         # A place in another rollout is kept: it tells what the session was before.
         return Step(place, known=known, then=known)
     earlier = place.before if place is not None and place.before is not None else RolloutBefore.DOWN
-    before = max(earlier, _present(o), key=_BETTER.index)
+    before = max(earlier, _expected(o, now), key=_BETTER.index)
     admitted = RolloutStatus(revision=revision, before=before, started_at=now)
     return Step(admitted, known=known, then=_member(o, pod, admitted, revision))
 
@@ -128,6 +132,16 @@ def _present(o: Observed) -> RolloutBefore:
     return RolloutBefore.DOWN if o.live is None else RolloutBefore.REPORTING
 
 
+def _expected(o: Observed, now: datetime) -> RolloutBefore:
+    """How the session is, or would be but for the moment: while nobody can connect, nothing is learnt of the image."""
+    report = o.live
+    if report is None or not o.paired or report.machine not in _TRYING or report.credentials is None:
+        return _present(o)
+    used = report.credentials.last_used_at
+    recent = used is not None and (now - used).total_seconds() < RECENT_SECONDS
+    return RolloutBefore.CONNECTED if recent else _present(o)
+
+
 def _is_back(o: Observed, pod: Pod, place: RolloutStatus) -> bool:
     """Whether the session is what it was, on a pod of this revision.
 
@@ -148,8 +162,9 @@ def _member(o: Observed, pod: Pod, place: RolloutStatus | None, revision: str) -
         return Member(State.OVERDUE if place.overdue else State.IN_PROGRESS)
     if not pod.outdated:
         return Member(State.UPDATED)
-    if o.pod is not None and o.pod.node_lost:
-        # Its pod would not go until the node is back.
+    linking = o.live is not None and o.live.machine is MachineState.AUTHENTICATING
+    if linking or (o.pod is not None and o.pod.node_lost):
+        # A phone is just being linked; or the pod would not go until its node is back.
         return Member(State.OUTDATED)
     metadata = o.session.metadata
     primary = o.session.status.primary is True

@@ -50,7 +50,12 @@ def seen(says: dict[str, Any] | None, found: dict[str, Any] | None = None, **cha
 
 
 CONNECTED = connected_report()
+LINKING = report("Authenticating", "Connecting")
 LOST = report("Reconnecting", "Reconnecting", **linked())
+LOST_LATELY, LOST_LONG_AGO = (
+    report("Reconnecting", "Reconnecting", credentials={"present": True, "valid": True, "lastUsedAt": used.isoformat()})
+    for used in (NOW - timedelta(minutes=5), NOW - timedelta(hours=2))
+)
 LOGGED_OUT = report("ShowingQR", "LoggedOut")
 RELINKED = {"relink": {"requestID": "r", "requestedAt": (NOW - timedelta(seconds=5)).isoformat()}}
 
@@ -66,7 +71,10 @@ UPDATED, WAITS, TAKES = State.UPDATED, State.OUTDATED, State.IN_PROGRESS
         pytest.param(seen(CONNECTED), OUTDATED, None, WAITS, id="no place is free"),
         pytest.param(seen(CONNECTED, admitted=True), OUTDATED, "Connected", TAKES, id="admitted while connected"),
         pytest.param(seen(LOST, admitted=True), OUTDATED, "Reporting", TAKES, id="admitted while not connected"),
+        pytest.param(seen(LOST_LATELY, admitted=True), OUTDATED, "Connected", TAKES, id="its connection was just lost"),
+        pytest.param(seen(LOST_LONG_AGO, admitted=True), OUTDATED, "Reporting", TAKES, id="it was lost long ago"),
         pytest.param(seen(None, admitted=True), OUTDATED, "Down", TAKES, id="admitted without a report"),
+        pytest.param(seen(LINKING, admitted=True), OUTDATED, None, WAITS, id="a phone is being linked"),
         pytest.param(seen(CONNECTED, admitted=True), CURRENT, None, UPDATED, id="up to date in the meantime"),
         pytest.param(
             seen(LOST, place(revision="bad"), admitted=True),
@@ -427,8 +435,8 @@ STEPS = st.one_of(
 
 @given(
     limit=st.integers(1, 3),
-    reaching=st.lists(st.booleans(), min_size=2, max_size=6),
-    steps=st.lists(STEPS, max_size=60),
+    reaching=st.lists(st.booleans(), min_size=2, max_size=5),
+    steps=st.lists(STEPS, max_size=40),
 )
 def test_never_more_than_allowed_and_in_the_end_all(
     limit: int, reaching: list[bool], steps: list[tuple[str, int]]
@@ -457,10 +465,9 @@ def test_never_more_than_allowed_and_in_the_end_all(
         assert sim.connected is (sim.reaches_the_server and not sim.suspend)
 
 
-@given(limit=st.integers(1, 3), reaching=st.lists(st.booleans(), min_size=2, max_size=5))
-def test_a_bad_image_stops_at_the_first_connected_ones(limit: int, reaching: list[bool]) -> None:
-    fleet = Fleet(limit, reaching)
-    connected = sum(reaching)
+@given(limit=st.integers(1, 2), connected=st.integers(1, 4), others=st.integers(0, 2))
+def test_a_bad_image_stops_at_the_first_connected_ones(limit: int, connected: int, others: int) -> None:
+    fleet = Fleet(limit, [True] * connected + [False] * others)
     fleet.start(1)
     fleet.settle()
     still = sum(sim.connected for sim in fleet.sessions.values())

@@ -164,7 +164,7 @@ class Reconciler:
             except NotFoundError:
                 _log.debug("the session went in the meantime")
                 return
-            counts = status.counts(before, new, o.report)
+            counts = status.counts(before, new, o.report, created=session.metadata.creation_timestamp)
             self._metrics.count(counts)
             pairing = o.report.pairing if o.report is not None else None
             attempt = pairing.id if pairing is not None else None

@@ -178,16 +178,30 @@ def pod(o: Observed, drafts: Drafts) -> PodStatus | None:
     )
 
 
-def counts(previous: WhatsAppSessionStatus, new: WhatsAppSessionStatus, report: SessionReport | None) -> Counts:
-    """What the write of the new status adds to the metrics; the write is what makes it count once."""
+def counts(
+    previous: WhatsAppSessionStatus,
+    new: WhatsAppSessionStatus,
+    report: SessionReport | None,
+    *,
+    created: datetime | None = None,
+) -> Counts:
+    """What the write of the new status adds to the metrics; the write is what makes it count once.
+
+    At an object's first report, its journal may hold attempts that were counted for an earlier object on a kept volume:
+    those that ended before it was `created` are left out.
+    """
     after = (new.pairing.last_counted_seq if new.pairing is not None else None) or 0
-    # What the journal holds at an object's first report may have been counted for an earlier object on a kept volume.
     counted = previous.pairing.last_counted_seq if previous.pairing is not None else None
-    before = counted if counted is not None else after
     history = (report.pairing.history if report is not None and report.pairing is not None else None) or []
     # A smaller number is that of a new volume, which counts from the start.
-    floor = before if after >= before else 0
-    attempts = tuple(attempt for attempt in history if attempt.seq is not None and floor < attempt.seq <= after)
+    floor = counted if counted is not None and after >= counted else 0
+    attempts = tuple(
+        attempt
+        for attempt in history
+        if attempt.seq is not None
+        and floor < attempt.seq <= after
+        and (counted is not None or (created and attempt.finished_at and attempt.finished_at >= created))
+    )
     lost_before = previous.connection.disconnects if previous.connection is not None else None
     lost_after = new.connection.disconnects if new.connection is not None else None
     lost = 0

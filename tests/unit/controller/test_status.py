@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -121,6 +122,16 @@ def test_an_attempt_is_counted_with_the_write_that_moves_the_number(
     o = observed(session(status={**before, "session": report("ShowingQR", "QRAvailable", pairing=pairing)}), pod=pod())
     found = status.counts(o.session.status, computed(o), o.report)
     assert [attempt.seq for attempt in found.attempts] == expected
+
+
+def test_attempts_that_ended_before_any_operator_saw_them_are_counted_for_the_object_that_they_are_of() -> None:
+    found = attempts(3, 4, 5)
+    for attempt, ended in zip(found["history"], ("09:59:59Z", "10:00:00.5Z", "10:03:00Z"), strict=True):
+        attempt["finishedAt"] = f"2026-11-21T{ended}"
+    o = observed(session(status={"session": report("ShowingQR", "QRAvailable", pairing=found)}), pod=pod())
+    created = datetime(2026, 11, 21, 10, 0, 0, tzinfo=UTC)
+    counted = status.counts(o.session.status, computed(o), o.report, created=created)
+    assert [attempt.seq for attempt in counted.attempts] == [4, 5]
 
 
 def test_a_journal_that_cannot_be_read_for_a_while_is_not_counted_again() -> None:

@@ -3,6 +3,7 @@
 import itertools
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.scenario import Scenario
 from tests.target import Target, live_target
 
 LAST = "test_rights.py"
+STARTED = datetime.now(UTC)
 _left_out: list[pytest.Item] = []
 
 
@@ -24,12 +26,13 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def whole_run(request: pytest.FixtureRequest) -> None:
-    """Every end-to-end test was run before, and passed."""
+def whole_run(request: pytest.FixtureRequest) -> datetime:
+    """Since when every end-to-end test was run, and passed."""
     ran = {item.path for item in request.session.items}
     parts = _left_out or any("::" in argument for argument in request.config.args)
     if parts or request.session.testsfailed or not ran.issuperset(Path(__file__).parent.glob("test_*.py")):
         pytest.skip("needs the whole run")
+    return STARTED
 
 
 @pytest.fixture(scope="session")

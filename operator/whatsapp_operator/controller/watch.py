@@ -249,7 +249,8 @@ def make_settings() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = _NoDifferences()
     settings.watching.server_timeout = 300
     settings.watching.chunk_size = CHUNK
-    settings.queueing.idle_timeout = 1.0
+    # A task that waits holds the last event of its object.
+    settings.queueing.idle_timeout = 0.1
     settings.queueing.exit_timeout = 0.5
     settings.process.ultimate_exiting_timeout = 15
     return settings

@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
@@ -22,12 +22,14 @@ _HOP_BY_HOP: Final = frozenset({"connection", "content-length", "host", "keep-al
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request: its HTTP method, its path without the query, whether it is a watch, and whether a dry run."""
+    """A request: its HTTP method, its path without the query, whether it is a watch or a dry run, query and body."""
 
     method: str
     path: str
     watches: bool
     dry_run: bool = False
+    query: str = ""
+    body: bytes = field(default=b"", repr=False)
 
     @property
     def writes(self) -> bool:
@@ -104,7 +106,8 @@ class Gateway:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        call = Call(request.method, request.path, "watch" in request.query, "dryRun" in request.query)
+        watches, dry_run = ("watch" in request.query, "dryRun" in request.query)
+        call = Call(request.method, request.path, watches, dry_run, request.query_string, body)
         if call.writes and "/leases/" not in call.path:
             self.last_write = time.monotonic()
         upstream: list[aiohttp.ClientResponse] = []

@@ -19,6 +19,7 @@ import yaml
 
 from tests.apiserver import ApiError, ApiServer, conditions, older, secrets_path, sessions_path
 from tests.cluster.control_plane import ControlPlane
+from tests.integration.api_gateway import Gateway
 from tests.ports import free_port
 from tests.waiting import eventually
 from whatsapp_operator.api import names
@@ -83,14 +84,16 @@ class Operators:
     namespaces: str
     replicas: list[Replica] = field(default_factory=list)
 
-    def start(self, *arguments: str) -> Replica:
+    def start(self, *arguments: str, gateway: Gateway | None = None) -> Replica:
+        """Another replica, which reaches the API server through the gateway, if there is one."""
         number = len(self.replicas)
-        log, port = self.directory / f"operator-{number}.log", free_port()
+        log, port, directory = self.directory / f"operator-{number}.log", free_port(), self.directory / str(number)
+        directory.mkdir()
         told = operator_arguments(
-            self.directory,
+            directory,
             api=self.api,
-            server=self.api.url,
-            ca=self.api.ca,
+            server=gateway.url if gateway is not None else self.api.url,
+            ca=gateway.ca.read_bytes() if gateway is not None else self.api.ca,
             namespaces=self.namespaces,
             port=port,
             identity=f"operator-{number}",
@@ -104,8 +107,8 @@ class Operators:
         self.replicas.append(replica)
         return replica
 
-    def start_leader(self, *arguments: str) -> Replica:
-        replica = self.start(*arguments)
+    def start_leader(self, *arguments: str, gateway: Gateway | None = None) -> Replica:
+        replica = self.start(*arguments, gateway=gateway)
         eventually(lambda: self._alive(replica) and replica.leading, "the operator leads and is ready")
         return replica
 

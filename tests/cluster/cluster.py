@@ -210,7 +210,8 @@ class _Startup:
     def _start_kubernetes(self, credentials: Credentials) -> None:
         kubernetes = self.tools.kubernetes
         manager = self._config("kube-controller-manager", credentials.controller_manager)
-        self._start("kube-controller-manager", controller_manager_command(kubernetes, credentials, manager))
+        patience = [f"--node-monitor-grace-period={node.MONITOR_GRACE}"]
+        self._start("kube-controller-manager", controller_manager_command(kubernetes, credentials, manager, patience))
         scheduler = self._config("kube-scheduler", self.authority.issue("kube-scheduler", "system:kube-scheduler"))
         self._start("kube-scheduler", node.scheduler_command(kubernetes, scheduler))
         proxy = self._config("kube-proxy", self.authority.issue("kube-proxy", "system:kube-proxy"))

@@ -12,6 +12,8 @@ from tests.cluster.pki import KeyPair
 NODE_NAME = "node-1"
 CLUSTER_DNS = "10.96.0.10"
 CLUSTER_DOMAIN = "cluster.local"
+# A node that has not been heard of for so long is not Ready.
+MONITOR_GRACE = "30s"
 _CAP_SYS_RESOURCE = 24
 # Who wrote what, and not what was written: that would put Secrets into a file. Of the cluster's own parts no reads.
 AUDIT_POLICY = {
@@ -123,6 +125,8 @@ def kubelet_config(paths: ClusterPaths, authority: Path, server: KeyPair) -> Map
         "clusterDomain": CLUSTER_DOMAIN,
         # The host's resolver cannot be reached from here.
         "resolvConf": "",
+        # Renewed every quarter of it, in seconds.
+        "nodeLeaseDurationSeconds": 20,
         "podLogsDir": "/var/log/pods",
         "volumePluginDir": str(paths.root / "kubelet" / "volume-plugins"),
         "maxPods": 250,

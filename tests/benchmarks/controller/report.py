@@ -87,7 +87,7 @@ def page(found: Figures) -> str:
     results, machine = found["results"], found["machine"]
     head = (
         f"Measured {machine['date']} UTC, in {machine['minutes']:.0f} min, on {machine['cores']} cores "
-        f"({machine['cpu']}). `others` is what strangers on the machine have taken of the CPU time that was used meanwhile: "
+        f"({machine['cpu']}). `others` is what strangers on the machine have taken of the CPU time used meanwhile: "
         "where that is much, times say little, but CPU seconds still something."
     )
     parts = [head, _targets(results), _scenarios(results), _costs(results), _profile(results)]

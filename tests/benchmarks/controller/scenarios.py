@@ -123,7 +123,7 @@ async def _until(
     """Seconds from `act` until all objects, and until half of them, were seen to match."""
     async with observing(bench.client, path) as observer:
         started = time.monotonic()
-        found = await observer.times(len(numbers), match, seconds=60 + len(numbers) * 0.2, act=act)
+        found = await observer.times(len(numbers), match, seconds=60 + len(numbers) * 0.5, act=act)
     return round(max(found.values()) - started, 2), round(statistics.median(found.values()) - started, 2)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.apiserver import ApiError, Watch, conditions, sessions_path
+from tests.apiserver import Watch, conditions, sessions_path
 from tests.cluster import images
 from tests.deploy import NAMESPACE
 from tests.scenario import Scenario, has_condition
@@ -44,10 +44,9 @@ class Deployment:
         """How many sessions the leader counts in this state; -1 while there is no leader that answers."""
         pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
         for pod in self._target.api.get(f"{pods}?labelSelector=app.kubernetes.io/component=controller")["items"]:
-            try:
-                text = self._target.api.get(f"{pods}/{pod['metadata']['name']}:8081/proxy/metrics")
-            except ApiError:
-                continue  # it has ended
+            if pod["status"]["phase"] != "Running" or "deletionTimestamp" in pod["metadata"]:
+                continue  # nobody answers
+            text = self._target.api.get(f"{pods}/{pod['metadata']['name']}:8081/proxy/metrics")
             if "whatsapp_operator_leader 1.0" in text:
                 found = re.search(rf'whatsapp_operator_rollout_sessions{{state="{state}"}} (\d+)', text)
                 return int(found[1]) if found else -1
@@ -115,12 +114,14 @@ def test_upgrades(scenario: Scenario, deployment: Deployment, new_phone: Phones)
         deployment.change(SESSION_IMAGE=alias)
 
         def all_replaced() -> bool:
-            found = [scenario.get(name) for name in SESSIONS]
+            found = [(scenario.get(name), scenario.running_pod(name)) for name in SESSIONS]
             return all(
-                conditions(session)["Connected"]["status"] == "True"
-                and session["status"]["pod"].get("image") == alias
+                pod is not None
+                and pod["spec"]["containers"][0]["image"] == alias
+                and conditions(session)["Connected"]["status"] == "True"
+                and session["status"]["session"]["podUID"] == pod["metadata"]["uid"]
                 and "rollout" not in session["status"]
-                for session in found
+                for session, pod in found
             )
 
         eventually(all_replaced, "all are connected with the next image", seconds=90)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.apiserver import Watch, conditions, sessions_path
+from tests.apiserver import ApiError, Watch, conditions, sessions_path
 from tests.cluster import images
 from tests.deploy import NAMESPACE
 from tests.scenario import Scenario, has_condition
@@ -46,7 +46,10 @@ class Deployment:
         for pod in self._target.api.get(f"{pods}?labelSelector=app.kubernetes.io/component=controller")["items"]:
             if pod["status"]["phase"] != "Running" or "deletionTimestamp" in pod["metadata"]:
                 continue  # nobody answers
-            text = self._target.api.get(f"{pods}/{pod['metadata']['name']}:8081/proxy/metrics")
+            try:
+                text = self._target.api.get(f"{pods}/{pod['metadata']['name']}:8081/proxy/metrics")
+            except ApiError:
+                continue  # it has just ended
             if "whatsapp_operator_leader 1.0" in text:
                 found = re.search(rf'whatsapp_operator_rollout_sessions{{state="{state}"}} (\d+)', text)
                 return int(found[1]) if found else -1

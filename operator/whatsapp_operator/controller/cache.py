@@ -136,15 +136,17 @@ class Cache:
         key = owner(body)
         return None if key is None else (key, VolumeView.parse(body))
 
-    def put_session(self, body: Object) -> Key | None:
-        """Returns the key if this was news."""
+    def put_session(self, body: Object) -> list[Key]:
+        """Returns the key if this was news, and whom it concerns that an earlier session of that name is gone."""
         key = session_key(body["metadata"])
         if not self.sessions.is_news(key, body["metadata"]["resourceVersion"]):
-            return None
-        view = SessionView.parse(body, self._clock(), self.sessions.get(key))
+            return []
+        known = self.sessions.get(key)
+        view = SessionView.parse(body, self._clock(), known)
         self.sessions.put(key, view)
+        heirs = self._forget(key, known) if known is not None and known.uid != view.uid else []
         self._tenants.setdefault((key.namespace, view.tenant), set()).add(key)
-        return key
+        return [key, *heirs]
 
     def remove_session(self, key: Key, uid: str, version: str) -> list[Key]:
         """Returns the key if this was news, and the sessions of its tenant that may be primary instead of it."""

@@ -441,9 +441,8 @@ class Executor:
 
     def _put_session(self, found: Object) -> None:
         """Keep what was read; when the watch tells of it, it is no news any more and wakes nobody."""
-        key = self._cache.put_session(found)
-        if key is not None:
-            self._wake(key)
+        for concerned in self._cache.put_session(found):
+            self._wake(concerned)
 
     async def _look_claim(self, name: str) -> None:
         key = Key(self._namespace, name)

@@ -174,8 +174,8 @@ class PodView:
             primary=labels.get(names.LABEL_PRIMARY) == "true",
             desired_state=desired_state,
             desired_since=known.desired_since if known is not None and told else now,
-            generation=int(generation) if generation.isdecimal() else 0,
-            nudges=int(nudges) if nudges.isdecimal() else 0,
+            generation=_number(generation),
+            nudges=_number(nudges),
             applied_hash=annotations.get(names.ANNOTATION_APPLIED_HASH),
             spec_hash=annotations.get(names.ANNOTATION_SPEC_HASH),
             phase=status.get("phase") or "Pending",
@@ -202,6 +202,11 @@ def _further(labels: dict[str, str], annotations: dict[str, str]) -> tuple[Mappi
         {key: value for key, value in annotations.items() if not key.startswith(f"{names.GROUP}/")},
     )
     return found if any(found) else _NOTHING
+
+
+def _number(text: str) -> int:
+    """0 for what this operator has not written: more digits than it ever does are refused or slow to read."""
+    return int(text) if text.isdecimal() and len(text) < 19 else 0
 
 
 def _ended(container: dict[str, Any]) -> str:

@@ -23,8 +23,8 @@ def session_feed(cache: Cache, namespace: str | None, add: Callable[[Key], None]
     """Keeps the sessions of the namespace, or of all for None, and queues those of which there is news."""
 
     def put(body: Object) -> Key:
-        if (news := cache.put_session(body)) is not None:
-            add(news)
+        for concerned in cache.put_session(body):
+            add(concerned)
         return session_key(body["metadata"])
 
     def remove(body: Object) -> None:

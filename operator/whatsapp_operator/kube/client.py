@@ -24,7 +24,7 @@ LIST_TIMEOUT: Final = 60.0
 # Small, as the pages in memory, not the objects that are kept, make the peak of a start.
 LIST_CHUNK: Final = 250
 WATCH_CONNECT: Final = 15.0
-# The API server sends a bookmark about every minute.
+# The API server sends a bookmark about every minute, once there was anything to be told of the kind.
 WATCH_SILENCE: Final = 75.0
 
 
@@ -176,11 +176,11 @@ class Client:
         on_open: Callable[[], object] = lambda: None,
     ) -> AsyncGenerator[Object, None]:
         """Events after that version, bookmarks included, until the server ends the watch, which it is asked to do after
-        so many seconds.
+        so many seconds, or until it was silent for so long that it may be dead.
 
         Raises:
             GoneError: the version is too old.
-            KubeError: the watch could not be opened, broke, was silent for too long, or the server sent an error.
+            KubeError: the watch could not be opened, broke, or the server sent an error.
         """
         query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
         query["timeoutSeconds"] = str(seconds)
@@ -192,7 +192,13 @@ class Client:
                 raise _refusal(response, _decode(await response.read()))
             on_open()
             rest = b""
-            async for part in response.content.iter_any():
+            while True:
+                try:
+                    part = await response.content.readany()
+                except TimeoutError:
+                    return
+                if not part:
+                    return
                 *lines, rest = (rest + part).split(b"\n")
                 for line in lines:
                     event = _decode(line)
@@ -292,7 +298,7 @@ class Client:
         """The answer, of whatever status; what goes wrong on the way or while it is read is an UnreachableError."""
         if self._http is None:
             # Not that of the library, which reads the proxy's environment and ~/.netrc at each request.
-            connector = aiohttp.TCPConnector(ssl=self._api.rest_client.ssl_context)
+            connector = aiohttp.TCPConnector(limit=0, ssl=self._api.rest_client.ssl_context)
             self._http = aiohttp.ClientSession(connector=connector, read_bufsize=2**18)
         url = f"{self._configuration.host}{path}"
         if query:

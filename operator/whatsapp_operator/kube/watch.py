@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from whatsapp_operator.kube.client import Client, Object, Resource
-from whatsapp_operator.kube.errors import GoneError, KubeError, ThrottledError, UnreachableError
+from whatsapp_operator.kube.errors import GoneError, InvalidError, KubeError, ServerError, ThrottledError
 
 _log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 # In seconds. The watch is ended by the server after that time, half as long again at most, as client-go does it.
 WATCH_SECONDS: Final = 240
 BACKOFF_FIRST: Final = 0.25
 BACKOFF_LAST: Final = 30.0
-# A watch that ended sooner without an event is counted as failed.
+# A watch that ended sooner without an event is counted as failed, however it ended.
 SHORT_WATCH: Final = 1.0
 # After so many refusals the version itself may be what is wrong, as after a restored backup.
 RELIST_AFTER: Final = 3
@@ -58,10 +59,22 @@ async def read_all(client: Client, feed: Feed[K]) -> str:
     pages = client.pages(feed.resource, feed.namespace, label_selector=feed.label_selector)
     async with aclosing(pages):
         async for page in pages:
-            listed.update(key for body in page.items if (key := feed.put(body)) is not None)
+            listed.update(key for body in page.items if (key := _told(feed, feed.put, body)) is not None)
             version = page.resource_version
     feed.prune(listed, version)
     return version
+
+
+def _told(feed: Feed[K], tell: Callable[[Object], T], body: Object) -> T | None:
+    """What the feed answers; None where it fails, as one strange object must not end the watch of all the others."""
+    try:
+        return tell(body)
+    except Exception as error:  # noqa: BLE001
+        metadata = body.get("metadata") or {}
+        name = f"{feed.resource.plural} {metadata.get('namespace')}/{metadata.get('name')}"
+        # Without the error's text, which may quote the object.
+        _log.error("what cannot be read is left out: %s: %s", name, type(error).__name__)
+        return None
 
 
 class Reflector(Generic[K]):
@@ -86,35 +99,40 @@ class Reflector(Generic[K]):
         self._jitter = jitter
         self._version: str | None = None
         self._failures = 0
+        self._opened = float("inf")
 
     async def run(self) -> None:
         """Follow until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
-            started, asked, before = clock(), 0.0, self._version
+            self._opened, asked = float("inf"), 0.0
             error: KubeError | None = None
             try:
-                await self._follow()
+                await self._follow(clock)
             except GoneError:
                 _log.info("the watch of %s begins anew", self._feed.resource.plural)
                 self._version = None
             except KubeError as found:
                 error = found
                 asked = found.retry_after if isinstance(found, ThrottledError) else 0.0
-            if self._version != before or (error is None and clock() - started > SHORT_WATCH):
-                # It has brought something on.
+            if clock() - self._opened > SHORT_WATCH:
                 self._failures = 0
             seconds = max(asked, min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(self._failures, 20)) * self._jitter())
             self._failures += 1
-            if self._failures > RELIST_AFTER and not isinstance(error, UnreachableError):
+            if self._failures > RELIST_AFTER and isinstance(error, (InvalidError, ServerError)):
                 self._version = None
             if error is not None:
                 extra = {"retry": round(seconds, 1), "code": error.code}
                 _log.warning("the watch of %s is opened again: %s", self._feed.resource.plural, error, extra=extra)
             await asyncio.sleep(seconds)
 
-    async def _follow(self) -> None:
+    async def _follow(self, clock: Callable[[], float]) -> None:
         feed = self._feed
+
+        def opened() -> None:
+            self._opened = clock()
+            self._on_open()
+
         if self._version is None:
             self._version = await read_all(self._client, feed)
         events = self._client.watch(
@@ -123,15 +141,16 @@ class Reflector(Generic[K]):
             version=self._version,
             seconds=round(WATCH_SECONDS * (2 - self._jitter())),
             label_selector=feed.label_selector,
-            on_open=self._on_open,
+            on_open=opened,
         )
         async with aclosing(events):
             async for event in events:
                 body: Object = event["object"]
                 match event["type"]:
                     case "ADDED" | "MODIFIED":
-                        feed.put(body)
+                        _told(feed, feed.put, body)
                     case "DELETED":
-                        feed.remove(body)
+                        _told(feed, feed.remove, body)
                 # Bookmarks too.
                 self._version = body["metadata"]["resourceVersion"]
+                self._failures = 0

@@ -32,9 +32,9 @@ def pod_body(version: int, *, uid: str = "p", name: str = "wa-shop") -> dict[str
 
 def test_an_older_version_never_replaces_a_newer_one() -> None:
     cache = Cache()
-    assert cache.put_session(body(5)) == KEY
-    assert cache.put_session(body(4)) is None
-    assert cache.put_session(body(5)) is None
+    assert cache.put_session(body(5)) == [KEY]
+    assert cache.put_session(body(4)) == []
+    assert cache.put_session(body(5)) == []
     found = cache.sessions.get(KEY)
     assert found is not None
     assert found.version == "5"
@@ -46,9 +46,9 @@ def test_what_is_late_does_not_bring_a_removed_object_back() -> None:
     cache = Cache()
     cache.put_session(body(5))
     assert cache.remove_session(KEY, "u", "6")
-    assert cache.put_session(body(5)) is None
+    assert cache.put_session(body(5)) == []
     assert cache.sessions.get(KEY) is None
-    assert cache.put_session(body(7, uid="other")) == KEY
+    assert cache.put_session(body(7, uid="other")) == [KEY]
 
 
 def test_the_end_of_an_earlier_object_does_not_remove_a_later_one_of_that_name() -> None:
@@ -72,7 +72,7 @@ def test_a_list_that_was_read_before_a_deletion_does_not_bring_it_back() -> None
     cache = Cache()
     cache.put_session(body(5))
     cache.remove_session(KEY, "u", "8")
-    assert cache.put_session(body(5)) is None
+    assert cache.put_session(body(5)) == []
     assert cache.prune_sessions({KEY}, "7") == []
     assert cache.tenant("team", "acme") == []
 
@@ -141,3 +141,18 @@ def test_who_may_be_primary_hears_of_it_when_the_primary_is_gone() -> None:
     cache.primaries["team", "acme"] = "shop"
     assert cache.prune_sessions({Key("team", "heir")}, "9") == [KEY, Key("team", "heir")]
     assert cache.primaries == {}
+
+
+def test_a_session_that_was_made_again_unseen_leaves_nothing_of_the_former_one() -> None:
+    connected = {"conditions": [{"type": "Connected", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z"}]}
+    cache = Cache()
+    heir = body(1, uid="heir")
+    heir["metadata"]["name"] = "heir"
+    cache.put_session({**heir, "status": connected})
+    cache.put_session(body(2, uid="former"))
+    cache.primaries["team", "acme"] = "former"
+    cache.secrets["former"] = True
+    assert cache.put_session(body(3, uid="next", tenant="other")) == [KEY, Key("team", "heir")]
+    assert (cache.primaries, cache.secrets) == ({}, {})
+    assert [key for key, _ in cache.tenant("team", "acme")] == [Key("team", "heir")]
+    assert [key for key, _ in cache.tenant("team", "other")] == [KEY]

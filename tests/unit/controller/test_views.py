@@ -91,3 +91,10 @@ def test_a_volume() -> None:
         False,
         "no",
     )
+
+
+def test_numbers_that_this_operator_has_not_written_are_none() -> None:
+    for text in ("9" * 5000, "-1", "x", ""):
+        annotations = {names.ANNOTATION_GENERATION: text, names.ANNOTATION_NUDGES: text}
+        found = PodView.parse(pod_body(annotations=annotations), 1.0)
+        assert (found.generation, found.nudges) == (0, 0)

@@ -183,6 +183,8 @@ class WatchServer:
         self.lines = lines
         self.code = code
         self.query: dict[str, str] = {}
+        self.silent = False
+        self.over = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.query = dict(request.query)
@@ -193,6 +195,8 @@ class WatchServer:
         for part in (text[:7], text[7:20], text[20:]):
             await response.write(part)
             await asyncio.sleep(0)
+        if self.silent:
+            await self.over.wait()
         return response
 
     async def watched(self) -> list[Any]:
@@ -206,6 +210,7 @@ class WatchServer:
             events = client.watch(PODS, "team", version="7", seconds=9, label_selector="a=b")
             return [event async for event in events]
         finally:
+            self.over.set()
             await client.close()
             await runner.cleanup()
 
@@ -233,3 +238,10 @@ async def test_a_version_that_is_too_old_is_the_same_error_however_it_is_told() 
 async def test_a_watch_that_sends_something_else_has_failed() -> None:
     with pytest.raises(KubeError, match="not a JSON object"):
         await WatchServer("<html>").watched()
+
+
+async def test_a_watch_that_is_silent_for_too_long_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatsapp_operator.kube.client.WATCH_SILENCE", 0.2)
+    server = WatchServer('{"type": "ADDED", "object": {}}')
+    server.silent = True
+    assert await server.watched() == [{"type": "ADDED", "object": {}}]

@@ -9,7 +9,14 @@ import pytest
 
 from whatsapp_operator.kube import watch
 from whatsapp_operator.kube.client import PODS, Client, Object, Page, Resource
-from whatsapp_operator.kube.errors import ForbiddenError, GoneError, KubeError, ServerError, ThrottledError
+from whatsapp_operator.kube.errors import (
+    ForbiddenError,
+    GoneError,
+    KubeError,
+    ServerError,
+    ThrottledError,
+    UnreachableError,
+)
 from whatsapp_operator.kube.watch import Feed, Reflector, read_all
 
 
@@ -50,10 +57,12 @@ class Api:
         self.asked.append(f"watch {version}")
         if not self.watches:
             raise EndError
-        for item in self.watches.pop(0):
+        items = self.watches.pop(0)
+        if not (items and isinstance(items[0], KubeError)):
+            on_open()
+        for item in items:
             if isinstance(item, KubeError):
                 raise item
-            on_open()
             yield item
 
 
@@ -67,6 +76,8 @@ class Kept:
 
     def put(self, body: Object) -> str | None:
         metadata = body["metadata"]
+        if metadata["name"] == "strange":
+            raise ValueError(metadata)
         self.told.append(f"{metadata['name']} {metadata['resourceVersion']}")
         return None if metadata["name"] == "odd" else str(metadata["name"])
 
@@ -163,3 +174,34 @@ async def test_the_server_may_ask_for_a_pause(pauses: list[float]) -> None:
 async def test_each_opening_is_told(pauses: list[float]) -> None:
     kept = await follow(Api([[Page([], "7")]], [[event("BOOKMARK", "", 8)], [event("BOOKMARK", "", 9)]]))
     assert kept.opened == 2
+
+
+@pytest.mark.parametrize(
+    ("refusal", "relists"),
+    [
+        (ForbiddenError("no", code=403), False),
+        (ThrottledError("later", code=429, reason="TooManyRequests", retry_after=1.0), False),
+        (UnreachableError("away"), False),
+        (ServerError("too large", code=504), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_only_what_a_version_can_be_guilty_of_leads_to_a_new_list(
+    refusal: KubeError, relists: bool, pauses: list[float]
+) -> None:
+    api = Api([[Page([], "7")]] * 12, [[refusal]] * 12)
+    await follow(api)
+    assert (len([asked for asked in api.asked if asked.startswith("list")]) > 1) == relists
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == watch.BACKOFF_LAST
+
+
+async def test_one_strange_object_does_not_end_the_watch_of_the_others(
+    pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    listed = [pod("strange", 1), pod("a", 2)]
+    kept = await follow(Api([[Page(listed, "7")]], [[event("MODIFIED", "strange", 8), event("ADDED", "b", 9)]]))
+    assert kept.told == ["a 2", "only a at 7", "b 9"]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "what cannot be read is left out: pods None/strange: ValueError"
+    ] * 2

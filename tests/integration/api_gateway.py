@@ -87,6 +87,10 @@ class Gateway:
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join()
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Run it where the hook runs."""
+        self._loop.call_soon_threadsafe(function)
+
     async def _run(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         application = web.Application(client_max_size=16 << 20)

@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,20 @@ class Operator:
             # Nobody waits until the lease of the dead has run out.
             self._api.patch(LEASE, {"spec": {"holderIdentity": ""}})
             self._process = self._start()
+
+
+@contextmanager
+def running(api: ApiServer, stage: Stage, directory: Path, *arguments: str) -> Iterator[Operator]:
+    """An operator that serves the stage alone; its log is in what fails."""
+    directory.mkdir()
+    with Gateway(api, directory) as gateway:
+        operator = Operator(api, gateway, stage.namespace, directory, *arguments)
+        try:
+            yield operator
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{operator.log.read_text()[-6000:]}") from error
+        finally:
+            operator.close()
 
 
 class Life:

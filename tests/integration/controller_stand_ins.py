@@ -168,10 +168,14 @@ def operators(api: ApiServer, directory: Path, namespaces: str) -> Iterator[Oper
 
 @dataclass
 class Stage:
-    """One namespace, in which the test plays the user, the kubelet and the session pods."""
+    """One namespace, in which the test plays the user, the kubelet and the session pods.
+
+    The clock of its node, which the kubelet and the session pods go by, is `ahead` of the operator's.
+    """
 
     api: ApiServer
     namespace: str
+    ahead: timedelta = timedelta(0)
 
     def create(self, name: str, *, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
         body = {
@@ -286,7 +290,7 @@ class Stage:
         return str(pod["metadata"]["uid"])
 
     def set_pod_status(self, name: str, status: dict[str, Any]) -> None:
-        self.api.patch(self.pod_path(name, "status"), {"status": status})
+        self.api.patch(self.pod_path(name, "status"), {"status": older(status, -self.ahead)})
 
     def end_pod(self, name: str) -> None:
         """Let a pod that is being deleted go, as the kubelet does when its containers have ended."""
@@ -308,7 +312,7 @@ class Stage:
     def report(self, name: str, machine: str, reason: str, **changes: Any) -> None:
         """Write status.session as the session's pod does."""
         pod = self.pod(name)
-        body = report(pod["metadata"]["uid"], machine, reason) | changes
+        body = older(report(pod["metadata"]["uid"], machine, reason) | changes, -self.ahead)
         self.api.patch(sessions_path(self.namespace, name, "status"), {"status": {"session": body}})
 
     def report_connected(self, name: str, phone: str = PHONE, **changes: Any) -> None:

@@ -10,8 +10,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ import pytest
 
 from tests.apiserver import ApiServer
 from tests.cluster.control_plane import ControlPlane
-from tests.integration.api_gateway import Answer, Call, Forward, Gateway, Hook, Severed
-from tests.integration.controller_life import LEASE, STEPS, Life, Operator, outcome
+from tests.integration.api_gateway import Answer, Call, Forward, Hook, Severed
+from tests.integration.controller_life import LEASE, STEPS, Life, Operator, outcome, running
 from tests.integration.controller_stand_ins import Stage, live_api, make_namespace
 from tests.waiting import eventually
 
@@ -31,20 +32,6 @@ Outcomes = dict[str, dict[str, Any]]
 def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
     with live_api(control_plane) as server:
         yield server
-
-
-@contextmanager
-def running(api: ApiServer, stage: Stage, directory: Path, *arguments: str) -> Iterator[Operator]:
-    """An operator that serves the stage alone; its log is in what fails."""
-    directory.mkdir()
-    with Gateway(api, directory) as gateway:
-        operator = Operator(api, gateway, stage.namespace, directory, *arguments)
-        try:
-            yield operator
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{operator.log.read_text()[-6000:]}") from error
-        finally:
-            operator.close()
 
 
 def live(stage: Stage, operator: Operator, begin: Callable[[str], None] = lambda _: None) -> Outcomes:
@@ -270,3 +257,12 @@ def test_an_operator_that_sees_the_past_does_no_harm(api: ApiServer, calm: Outco
         assert outcome(stage, Life.name) == calm["resume"]
         assert stage.pod(Life.name)["metadata"]["uid"] == pod
         assert "deletionTimestamp" not in stage.pod(Life.name)["metadata"]
+
+
+def test_clocks_an_hour_apart(api: ApiServer, calm: Outcomes, tmp_path: Path) -> None:
+    """Every time that the kubelet and the session pod tell is of a clock that is not the operator's."""
+    behind = replace(make_namespace(api, "clock-behind"), ahead=timedelta(hours=-1))
+    ahead = replace(make_namespace(api, "clock-ahead"), ahead=timedelta(hours=1))
+    both = Stage(api, f"{behind.namespace},{ahead.namespace}")
+    with running(api, both, tmp_path / "operator") as operator, ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda stage: live(stage, operator), (behind, ahead))) == [calm, calm]

@@ -236,7 +236,7 @@ class Operator:
         for namespace in ready:
             sessions = [key for key in self._cache.sessions if key.namespace == namespace]
             try:
-                problem = await self._executor.ensure_namespace(namespace) if sessions else None
+                problem = await self._executor.ensure_namespace(namespace, made=True) if sessions else None
             except KubeError as error:
                 # The next session of that namespace that is worked on tries again.
                 _log.warning("the account of the session pods was not looked at: %s", error, extra={"code": error.code})

@@ -273,9 +273,8 @@ class Cache:
 
 
 def owner(body: Object) -> Key | None:
-    """The session that a pod or volume belongs to by its label and name."""
-    metadata = body["metadata"]
-    session = (metadata.get("labels") or {}).get(names.LABEL_SESSION, "")
-    if not session or metadata["name"] != names.owned_name(session):
+    """The session that a pod or volume belongs to by its name; a label may have been changed."""
+    metadata, prefix = body["metadata"], names.owned_name("")
+    if not metadata["name"].startswith(prefix):
         return None
-    return Key(intern(metadata["namespace"]), session)
+    return Key(intern(metadata["namespace"]), metadata["name"].removeprefix(prefix))

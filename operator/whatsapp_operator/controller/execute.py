@@ -1,6 +1,7 @@
 """Carries actions out: one request or two each, every write with a precondition, every refusal told apart."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -225,33 +226,38 @@ class Executor:
             version = written["metadata"]["resourceVersion"]
             self._cache.remove_session(Key(metadata.namespace, metadata.name), metadata.uid, version)
 
-    async def ensure_namespace(self, namespace: str) -> Problem | None:
-        """Create the session pods' account and role binding where they are missing."""
+    async def ensure_namespace(self, namespace: str, *, made: bool = False) -> Problem | None:
+        """Create the session pods' account and role binding where they are missing; look first if they were `made`."""
         account = serviceaccount.build(namespace, self._options.version)
         binding = rolebinding.build(namespace, self._options.version)
-        _, problem = await asyncio.gather(
-            self._create_unless_there(SERVICE_ACCOUNTS, namespace, account), self._bind(namespace, binding)
+        _, bound = await asyncio.gather(
+            self._create_unless_there(SERVICE_ACCOUNTS, namespace, account, look=made),
+            self._create_unless_there(ROLE_BINDINGS, namespace, binding, look=made),
         )
+        problem = await self._wrongly_bound(namespace, binding, bound)
         if problem is None:
             self._cache.namespaces_ready.add(namespace)
         return problem
 
-    async def _create_unless_there(self, resource: Resource, namespace: str, body: Object) -> None:
+    async def _create_unless_there(
+        self, resource: Resource, namespace: str, body: Object, *, look: bool
+    ) -> Object | None:
+        """Returns the object if it was looked at or made; None if it is there already."""
+        if look:
+            with contextlib.suppress(NotFoundError):
+                return await self._client.get(resource, namespace, body["metadata"]["name"])
         try:
-            await self._client.create(resource, namespace, body)
+            return await self._client.create(resource, namespace, body)
         except AlreadyExistsError:
-            _log.debug("%s is there already", resource.plural)
+            return None
 
-    async def _bind(self, namespace: str, binding: Object) -> Problem | None:
-        try:
-            await self._client.create(ROLE_BINDINGS, namespace, binding)
-        except AlreadyExistsError:
-            name = binding["metadata"]["name"]
-            found = await self._client.get(ROLE_BINDINGS, namespace, name)
-            if found["roleRef"] != binding["roleRef"] or found.get("subjects") != binding["subjects"]:
-                sentence = f"The RoleBinding {name} does not bind the session pods to their ClusterRole"
-                return Problem(Reason.NAME_CONFLICT, told(Reason.NAME_CONFLICT, sentence))
-        return None
+    async def _wrongly_bound(self, namespace: str, binding: Object, found: Object | None) -> Problem | None:
+        name = binding["metadata"]["name"]
+        found = found or await self._client.get(ROLE_BINDINGS, namespace, name)
+        if found["roleRef"] == binding["roleRef"] and found.get("subjects") == binding["subjects"]:
+            return None
+        sentence = f"The RoleBinding {name} does not bind the session pods to their ClusterRole"
+        return Problem(Reason.NAME_CONFLICT, told(Reason.NAME_CONFLICT, sentence))
 
     async def _acquire(self, session: WhatsAppSession, name: str) -> None:
         body = lease.build(session, name, self._namespace, self._options.version, datetime.now(UTC))
@@ -337,7 +343,7 @@ class Executor:
             created = await self._client.create(PERSISTENT_VOLUME_CLAIMS, metadata["namespace"], body)
         except AlreadyExistsError:
             created = await self._client.get(PERSISTENT_VOLUME_CLAIMS, metadata["namespace"], metadata["name"])
-            if self._cache.volume_view(created) is None:
+            if not _labelled(created):
                 return _taken("PersistentVolumeClaim", metadata["name"])
             created = await self._select_again(PERSISTENT_VOLUME_CLAIMS, created, body)
         except (ForbiddenError, InvalidError) as error:
@@ -362,7 +368,7 @@ class Executor:
             created = await self._client.create(PODS, metadata["namespace"], body)
         except AlreadyExistsError:
             created = await self._client.get(PODS, metadata["namespace"], metadata["name"])
-            if self._cache.pod_view(created) is None:
+            if not _labelled(created):
                 return _taken("Pod", metadata["name"])
             created = await self._select_again(PODS, created, body)
         except (ForbiddenError, InvalidError) as error:
@@ -463,6 +469,11 @@ class Executor:
             put(await self._client.get(resource, namespace, name))
         except NotFoundError:
             forget(Key(namespace, name.removeprefix(names.owned_name(""))))
+
+
+def _labelled(found: Object) -> bool:
+    """Whether it is of some session, as far as its labels still tell."""
+    return not {names.LABEL_SESSION, names.LABEL_SESSION_UID}.isdisjoint(found["metadata"].get("labels") or {})
 
 
 def _taken(kind: str, name: str) -> Problem:

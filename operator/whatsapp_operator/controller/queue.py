@@ -42,6 +42,7 @@ class WorkQueue(Generic[K]):
         self._heap: list[tuple[float, int, K]] = []
         self._pushed = 0
         self._failures: dict[K, int] = {}
+        self._not_before: dict[K, float] = {}
 
     def __len__(self) -> int:
         """Keys ready to be worked on."""
@@ -50,6 +51,11 @@ class WorkQueue(Generic[K]):
     def add(self, key: K, now: float) -> None:
         """Work on the key as soon as possible; while it is worked on, once more afterwards."""
         self._due.pop(key, None)
+        left = self._not_before.get(key, now) - now
+        if left > 0:
+            self.add_after(key, left, now)
+            return
+        self._not_before.pop(key, None)
         if key in self._working:
             self._again.setdefault(key, now)
         elif key not in self._since:
@@ -66,7 +72,12 @@ class WorkQueue(Generic[K]):
         heapq.heappush(self._heap, (due, self._pushed, key))
 
     def retry(self, key: K, now: float, *, at_least: float = 0.0) -> float:
-        """Work on the key again after its backoff; returns the seconds until then."""
+        """Work on the key again after its backoff; returns the seconds until then.
+
+        Whatever comes, it is not worked on within `at_least` so many seconds.
+        """
+        if at_least > 0:
+            self._not_before[key] = now + at_least
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         seconds: float = max(at_least, min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(failures, 20)) * self._jitter())
@@ -80,6 +91,7 @@ class WorkQueue(Generic[K]):
     def drop(self, key: K) -> None:
         """The object behind the key is gone: forget delays and backoff too."""
         self._due.pop(key, None)
+        self._not_before.pop(key, None)
         self._failures.pop(key, None)
 
     def next_due(self) -> float | None:

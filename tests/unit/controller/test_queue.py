@@ -72,6 +72,23 @@ def test_the_server_may_ask_for_a_longer_wait() -> None:
     assert queue().retry("a", 0.0, at_least=7.0) == 7.0
 
 
+def test_nothing_that_comes_meanwhile_shortens_the_wait_that_the_server_asks_for() -> None:
+    q = queue()
+    q.add("a", 0.0)
+    assert q.take(0.0) == ("a", 0.0)
+    q.add("a", 0.1)
+    q.retry("a", 0.2, at_least=7.0)
+    q.done("a", 0.2)
+    q.add_after("a", 1.0, 0.3)
+    q.add("a", 2.0)
+    assert q.take(7.1) is None
+    assert q.next_due() == 7.2
+    assert q.take(7.2) == ("a", 0.0)
+    q.done("a", 7.3)
+    q.add("a", 7.4)
+    assert q.take(7.4) == ("a", 0.0)
+
+
 def test_a_dropped_key_does_not_come_back() -> None:
     q = queue()
     q.retry("a", 0.0)

@@ -7,7 +7,7 @@ from whatsapp_operator.controller.views import ClaimView, PodView, VolumeView
 
 
 def pod_body(status: dict[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
-    return {"metadata": {"uid": "p", "resourceVersion": "1", **metadata}, "status": status or {}}
+    return {"metadata": {"name": "wa-shop", "uid": "p", "resourceVersion": "1", **metadata}, "status": status or {}}
 
 
 def with_conditions(**conditions: str) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def test_a_lease_that_is_no_claim_of_a_session_has_no_holder(identity: str | Non
 def test_a_volume() -> None:
     failed = {"type": "ControllerResizeError", "status": "True", "message": "no"}
     body = {
-        "metadata": {"uid": "v", "resourceVersion": "1", "labels": {names.LABEL_TENANT: "acme"}},
+        "metadata": {"name": "wa-shop", "uid": "v", "resourceVersion": "1", "labels": {names.LABEL_TENANT: "acme"}},
         "spec": {"resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "fast"},
         "status": {
             "phase": "Bound",

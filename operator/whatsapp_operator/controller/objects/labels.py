@@ -23,10 +23,9 @@ OWN: Final = frozenset(
 )
 
 
-def untouched(found: Mapping[str, str]) -> bool:
-    """Whether the labels that are the same for all, or follow from another, are as they were made."""
-    name = found.get(names.LABEL_SESSION, "")
-    wanted = common("session", "") | {names.LABEL_APP_INSTANCE: name}
+def untouched(found: Mapping[str, str], session: str) -> bool:
+    """Whether the labels that are the same for all, or follow from the name of the session, are as they were made."""
+    wanted = common("session", "") | {names.LABEL_APP_INSTANCE: session, names.LABEL_SESSION: session}
     return all(found.get(key) == value for key, value in wanted.items() if key != names.LABEL_APP_VERSION)
 
 

@@ -1,0 +1,179 @@
+"""What goes wrong between the operator and the API server, and the outcome for the sessions and for each other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.apiserver import ApiServer, sessions_path
+from tests.cluster.control_plane import ControlPlane
+from tests.integration.api_gateway import Answer, Call, Forward, Gateway, Severed
+from tests.integration.controller_life import running
+from tests.integration.controller_stand_ins import Stage, live_api, make_namespace
+from tests.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
+    with live_api(control_plane) as server:
+        yield server
+
+
+@dataclass
+class Calls:
+    """Counts what the operator asks for; `cut` ends every watch that is open."""
+
+    writes: list[str] = field(default_factory=list)
+    watches: int = 0
+    lists: int = 0
+    _open: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def hook(self, call: Call, forward: Forward) -> Answer:
+        if call.writes and "/leases/" not in call.path and not call.path.endswith("/events"):
+            self.writes.append(f"{call.method} {call.path}")
+        answer = await forward()
+        if call.watches:
+            self.watches += 1
+            return Answer(answer.status, answer.headers, self._until_cut(answer.chunks))
+        self.lists += call.path.endswith("/pods")
+        return answer
+
+    async def _until_cut(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        while True:
+            following = asyncio.ensure_future(anext(chunks))
+            self._open.add(following)
+            try:
+                yield await following
+            except StopAsyncIteration:
+                return
+            except asyncio.CancelledError:
+                raise Severed from None
+            finally:
+                self._open.discard(following)
+
+    def cut(self, gateway: Gateway) -> None:
+        def cancel() -> None:
+            for following in tuple(self._open):
+                following.cancel()
+
+        gateway.call(cancel)
+
+
+def test_nothing_is_written_in_a_steady_state(api: ApiServer, tmp_path: Path) -> None:
+    stage, calls = make_namespace(api, "steady"), Calls()
+    with running(api, stage, tmp_path / "operator", "--resync-seconds", "1") as operator:
+        for number, name in enumerate(("one", "two", "resting", "waiting")):
+            stage.create(name, phone=f"+1555123041{number}", tenant="steady")
+        for number, name in enumerate(("one", "two", "resting")):
+            stage.connect(name, f"+1555123041{number}")
+        stage.create("held", phone="+15551230410", tenant="steady")
+        stage.start_pod("waiting")
+        stage.report("waiting", "ShowingQR", "QRAvailable")
+        stage.condition("waiting", "QRReady", status="True")
+        stage.condition("held", "Stalled", status="True", reason="HeldByOther")
+        stage.patch("resting", {"spec": {"suspend": True}})
+        stage.end_pod("resting")
+        stage.condition("resting", "Ready", status="True", reason="Suspended")
+        eventually(lambda: operator.quiet, "the operator has nothing left to do", seconds=60)
+        operator.gateway.hook = calls.hook
+        # Its watches are open since before the hook: they end with the process.
+        operator.restart()
+        compared(calls)
+        opened = calls.watches
+        calls.cut(operator.gateway)
+        eventually(lambda: calls.watches >= 2 * opened, "every watch is open again", seconds=60)
+        compared(calls)
+        operator.restart()
+        compared(calls)
+        assert calls.writes == []
+
+
+def compared(calls: Calls) -> None:
+    """Wait until everything was read and compared once more, from the beginning to the end."""
+    lists = calls.lists
+    eventually(lambda: calls.lists >= lists + 2, "everything was compared", seconds=60)
+
+
+async def said(body: dict[str, Any]) -> AsyncIterator[bytes]:
+    yield json.dumps(body).encode()
+
+
+@dataclass
+class Refusals:
+    """Answers the writes of the status of some sessions with failures: by name, the code, and Retry-After in seconds.
+
+    Attributes:
+        left: by name, how many more writes fail.
+        at: by name, when it was written, by the monotonic clock.
+        read: by name, how often the session was read by its name.
+    """
+
+    stage: Stage
+    kinds: dict[str, tuple[int, int | None]]
+    left: Counter[str]
+    at: dict[str, list[float]] = field(default_factory=dict)
+    read: Counter[str] = field(default_factory=Counter)
+
+    async def hook(self, call: Call, forward: Forward) -> Answer:
+        for name, (code, after) in self.kinds.items():
+            path = sessions_path(self.stage.namespace, name)
+            self.read[name] += (call.method, call.path) == ("GET", path)
+            if call.path != f"{path}/status" or self.left[name] <= 0:
+                continue
+            self.left[name] -= 1
+            self.at.setdefault(name, []).append(time.monotonic())
+            if code == 0:
+                raise Severed
+            headers = {"Content-Type": "application/json"} | ({} if after is None else {"Retry-After": str(after)})
+            reasons = {409: "Conflict", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable"}
+            told = {"kind": "Status", "status": "Failure", "code": code, "reason": reasons[code], "message": "no"}
+            return Answer(code, headers, said(told))
+        return await forward()
+
+
+FOR_EVER = 1_000_000
+
+
+def test_each_failure_is_retried_in_its_way_and_delays_no_other(api: ApiServer, tmp_path: Path) -> None:
+    stage = make_namespace(api, "refusals")
+    kinds = {
+        "conflict": (409, None),
+        "throttled": (429, 2),
+        "broken": (500, None),
+        "unavailable": (503, None),
+        "overloaded": (503, 2),
+        "unanswered": (0, None),
+        "never": (500, None),
+    }
+    left = Counter(dict.fromkeys(kinds, 4) | {"never": FOR_EVER})
+    refusals = Refusals(stage, kinds, left)
+    with running(api, stage, tmp_path / "operator") as operator:
+        operator.gateway.hook = refusals.hook
+        for number, name in enumerate(kinds):
+            stage.create(name, phone=f"+1555123042{number}", tenant=name)
+        eventually(lambda: len(refusals.at.get("never", ())) >= 2, "one fails", every=0.02)
+        # With one that fails and fails again, and others that fail for a while.
+        stage.create("sound", phone="+15551230430", tenant="sound")
+        stage.connect("sound", "+15551230430")
+        for name in kinds:
+            if name != "never":
+                stage.connect(name, f"+1555123042{list(kinds).index(name)}")
+        gaps = {name: [b - a for a, b in pairwise(at)] for name, at in refusals.at.items()}
+        for name in ("throttled", "overloaded"):
+            assert min(gaps[name]) >= 2, "asked again before the time that the API server has told"
+        # Later and later, with a backoff that is at least half of what it doubles.
+        assert all(sum(found) >= 0.1 + 0.2 + 0.4 for found in gaps.values())
+        assert refusals.read["conflict"] >= 4, "the present object was not read"
+        assert left["never"] > 0
+        # It is not given up: the pod is there, and the status comes as soon as it can.
+        left["never"] = 0
+        stage.connect("never", f"+1555123042{len(kinds) - 1}")

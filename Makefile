@@ -91,7 +91,6 @@ benchmark: deploy ## Measure the numbers of one session on the local cluster.
 
 .PHONY: bench
 bench: venv ## Measure the operator with thousands of sessions, on a control plane of its own (ARGS, see docs/performance.md).
-	$(PY) -m tests.cluster build etcd kubernetes kwok
 	$(PY) -m tests.benchmarks.controller $(ARGS)
 
 .PHONY: cluster-up

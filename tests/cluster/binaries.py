@@ -40,6 +40,8 @@ class Family:
     ldflags: tuple[str, ...]
     binaries: dict[str, str]
     digest: str
+    on_demand: bool = False
+    """Not a part of the cluster: built where it is asked for by name."""
 
     @property
     def bin(self) -> Path:
@@ -73,6 +75,7 @@ def read_family(directory: Path) -> Family:
         ldflags=ldflags,
         binaries=description["binaries"],
         digest=digest(directory),
+        on_demand=description.get("on_demand", False),
     )
 
 

@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("preflight", help="say what this machine lacks, and what to do").set_defaults(run=_preflight)
 
     build = commands.add_parser("build", help="build the pinned programs into the user cache")
-    build.add_argument("family", nargs="*", help="default: all of them")
+    build.add_argument("family", nargs="*", help="default: those of the cluster")
     build.set_defaults(run=_build)
 
     install = commands.add_parser("packages", help="install the Debian packages that are missing")
@@ -91,7 +91,8 @@ def _preflight(_: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> None:
-    for family in options.family or binaries.families():
+    default = [name for name, family in binaries.families().items() if not family.on_demand]
+    for family in options.family or default:
         print(binaries.ensure(family))
 
 

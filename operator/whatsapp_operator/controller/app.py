@@ -146,6 +146,8 @@ class Operator:
 
     async def _synced_work(self, trace: watch.WatchTrace) -> None:
         """Nothing is decided before everything is known; afterwards the list is compared again from time to time."""
+        # A standby has seen them at its start, which may be weeks ago.
+        await self._check_policies()
         try:
             async with asyncio.timeout(SYNC_SECONDS):
                 await trace.complete.wait()
@@ -194,8 +196,7 @@ class Operator:
             _log.warning("cannot see whether the admission policies are in force: %s", error)
             return
         if gone:
-            # Once more, with patience: they may be being replaced.
-            await policies.require(self._client, self._settings.namespace)
+            raise policies.NotInForceError(gone)
 
     async def _compare_until_done(self, *, attempts: int | None = None) -> None:
         """Compare, and after a failure try again later and later.
@@ -205,7 +206,7 @@ class Operator:
         """
         for attempt in itertools.count(1):
             try:
-                await self._compare()
+                await self._compare(first=attempts is not None)
                 return
             except KubeError as error:
                 passing = isinstance(error, (GoneError, ThrottledError, ServerError, UnreachableError))
@@ -218,9 +219,12 @@ class Operator:
                 _log.warning("the comparison with the API server has failed: %s", error, extra=extra)
                 await asyncio.sleep(seconds)
 
-    async def _compare(self) -> None:
-        """Read everything, correct the cache by it, and queue what was missed."""
-        for feed in (*self._feeds, *self._sessions):
+    async def _compare(self, *, first: bool = False) -> None:
+        """Read everything, correct the cache by it, and queue what was missed.
+
+        At first the sessions only: kopf does not tell when it has passed on its list; the other watches are their own.
+        """
+        for feed in self._sessions if first else (*self._feeds, *self._sessions):
             await read_all(self._client, feed)
         for claim in self._cache.claims_without_holder():
             try:
@@ -323,8 +327,11 @@ def _result(running: "asyncio.Task[None]") -> int:
     if not running.done():
         return 0
     error = running.exception()
-    if isinstance(error, policies.NotInForceError):
-        _log.error("%s", error)
+    cause = error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if isinstance(cause, policies.NotInForceError):
+        _log.error("%s", cause)
     elif error is not None:
         _log.error("the operator has failed", exc_info=error)
     return 1

@@ -252,6 +252,8 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "link-local": (url("socks5://169.254.0.1:1080"), LINK_LOCAL),
     "link-local IPv6": (url("http://[fe80::1]:80/"), LINK_LOCAL),
     "metadata service IPv6": (url("http://[fd00:ec2::254]"), LINK_LOCAL),
+    "another of it": (url("http://[fd00:ec2::23]"), LINK_LOCAL),
+    "NAT64 of the network": (url("http://[64:ff9b:1::a9fe:a9fe]"), LINK_LOCAL),
     "NAT64": (url("http://[64:ff9b::a9fe:a9fe]"), LINK_LOCAL),
     "6to4": (url("http://[2002:a9fe:a9fe::1]"), LINK_LOCAL),
     "IPv4-compatible": (url("http://[::a9fe:a9fe]"), LINK_LOCAL),

@@ -17,8 +17,10 @@ _IPV4: Final = (
 _IPV6: Final = (
     "fe80::/10",
     "ff00::/8",
-    "fd00:ec2::254/128",  # AWS
+    "fd00:ec2::/32",  # AWS
+    "fd00:c1::a9fe:a9fe/128",  # Oracle Cloud
     "fd20:ce::254/128",  # Google Cloud
+    "64:ff9b:1::/48",  # NAT64 whose form is the network's own
 )
 # Prefixes of IPv6 addresses that stand for an IPv4 one, which follows at once: mapped, compatible, NAT64, 6to4.
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")

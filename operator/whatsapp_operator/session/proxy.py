@@ -8,7 +8,7 @@ from whatsapp_operator.api import egress
 
 # No more than this is handed on, so that nobody reads another host in it than is looked at here.
 _URL: Final = re.compile(
-    r"(?P<scheme>https?|socks5)://(?:[^\\/?#@\s]*@)?"
+    r"(?P<scheme>(?i:https?|socks5))://(?:[^\\/?#\s]*@)?"
     r"(?:(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?)|\[(?P<address>[0-9A-Fa-f:.]+)\])"
     r"(?::(?P<port>[0-9]{1,5}))?/?"
 )
@@ -32,7 +32,7 @@ def check(url: str) -> None:
         ProxyError: the proxy must not be dialed.
     """
     match = _URL.fullmatch(url) if url.isascii() and url.isprintable() else None
-    port = int(match["port"] or _PORTS[match["scheme"]]) if match else 0
+    port = int(match["port"] or _PORTS[match["scheme"].lower()]) if match else 0
     if match is None or not 0 < port < 65536:
         raise ProxyError("proxy_url")
     try:

@@ -58,6 +58,7 @@ class Settings:
             api_host=required("KUBERNETES_SERVICE_HOST"),
             api_port=int(port),
             session_uid=environment.get(names.ENV_SESSION_UID) or None,
-            proxy_url=environment.get(names.ENV_PROXY_URL) or None,
+            # An empty one is a Secret without a URL, and not the wish to go without a proxy.
+            proxy_url=environment.get(names.ENV_PROXY_URL),
             log_level=level,
         )

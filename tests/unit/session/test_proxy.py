@@ -30,6 +30,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
         "http://[fd00::5]:80",
         "http://100.64.0.1:80",
         "http://user:p%40ss,word!@127.0.0.1:3128",
+        "HTTP://user:p@ss@127.0.0.1:3128",
     ],
 )
 def test_loopback_and_private_addresses_are_dialed(url: str) -> None:
@@ -52,7 +53,11 @@ def test_loopback_and_private_addresses_are_dialed(url: str) -> None:
         "[64:ff9b::169.254.169.254]",
         "[2002:a9fe:a9fe::1]",
         "[fd00:ec2::254]",
+        "[fd00:ec2::23]",
+        "[fd00:c1::a9fe:a9fe]",
         "[fd20:ce::254]",
+        "[64:ff9b:1::a9fe:a9fe]",
+        "127.0.0.1@169.254.169.254",
         "[ff02::1]",
         "224.0.0.1",
         "100.100.100.200",
@@ -97,6 +102,7 @@ def test_a_name_that_cannot_be_resolved_is_not_dialed(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "url",
     [
+        "",
         "ftp://127.0.0.1",
         "http://",
         "127.0.0.1:3128",
@@ -107,7 +113,6 @@ def test_a_name_that_cannot_be_resolved_is_not_dialed(monkeypatch: pytest.Monkey
         "http://127.0.0.1:3128#x",
         "http://127.0.0.1:3128\n",
         "http://127.0.0.1:3128\x00",
-        "http://a@127.0.0.1@169.254.169.254",
         "http://127.0.0.1\\@169.254.169.254",
         "http://127.0.0.1/@169.254.169.254",
         "http://169.254.169.254#@127.0.0.1",

@@ -34,6 +34,9 @@ def test_settings_of_the_pod() -> None:
     assert "hunter2" not in repr(settings)
     assert settings.session_uid is None, "an older operator does not tell it"
     assert Settings.from_environment({**ENVIRONMENT, "WHATSAPP_SESSION_UID": "u"}).session_uid == "u"
+    assert Settings.from_environment(ENVIRONMENT).proxy_url is None
+    empty = Settings.from_environment({**ENVIRONMENT, "WHATSAPP_PROXY_URL": ""})
+    assert empty.proxy_url == "", "a Secret without a URL does not mean to go without a proxy"
 
 
 @pytest.mark.parametrize("missing", ENVIRONMENT)

@@ -325,7 +325,8 @@ def _pod_patch(
     """
     if pod.deleting:
         return ()
-    spec_hash = metadata["annotations"][names.ANNOTATION_SPEC_HASH] if current else pod.spec_hash
+    stamped = current or pod.spec_hash is None
+    spec_hash = metadata["annotations"][names.ANNOTATION_SPEC_HASH] if stamped else pod.spec_hash
     changed: tuple[tuple[str, str | None], ...] = ()
     annotations: tuple[tuple[str, str | None], ...] = ()
     primary = o.session.status.primary is True

@@ -25,7 +25,7 @@ class Replacement:
 def replacement(pod: PodView, age: float, *, applied_hash: str, spec_hash: str) -> Replacement:
     """What becomes of a pod, `age` seconds after it was first seen, when these hashes are wanted.
 
-    An operator that knew no spec hash has left none; what has changed since is then taken for the operator's doing.
+    An operator that knew no spec hash has left none; until one is set, what has changed is taken for its doing.
     restartPolicy is Always, so a pod that has Failed or Succeeded was evicted, refused by its node, or lost with it.
     """
     if pod.deleting:

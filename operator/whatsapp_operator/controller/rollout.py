@@ -34,6 +34,7 @@ _OVERDUE_TEXT: Final = (
     " left. Roll the operator or the session image back, or mend, relink or suspend this session."
 )
 
+_SPARE: Final = 16
 _BETTER: Final = tuple(RolloutBefore)
 _TRYING: Final = frozenset({MachineState.CONNECTING, MachineState.RECONNECTING})
 
@@ -184,7 +185,7 @@ def turned_overdue(before: WhatsAppSessionStatus, after: WhatsAppSessionStatus) 
 
 
 class Places:
-    """The places of the rollout, and who gets the next one. Every change costs O(log n).
+    """The places of the rollout, and who gets the next one. A change costs O(log n), spread over all.
 
     Nobody is admitted before `open`, and before each session of `expect` was looked at: until then it is not known how
     many places are taken, nor who comes first.
@@ -236,6 +237,10 @@ class Places:
         self._members[key] = member
         if member.turn is not None:
             heapq.heappush(self._waiting, (member.turn, key))
+        if len(self._waiting) > 2 * len(self._members) + _SPARE:
+            # While no place is free, nothing else removes the turns that have changed since.
+            self._waiting = [(item.turn, of) for of, item in self._members.items() if item.turn is not None]
+            heapq.heapify(self._waiting)
 
     def next(self) -> list[Key]:
         """Keep the free places for those whose turn it is; they have to be looked at."""

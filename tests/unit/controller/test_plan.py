@@ -111,6 +111,11 @@ NEW = observed(
             [PatchPod],
             id="the pod is of an operator without spec hashes",
         ),
+        pytest.param(
+            observed(pod=told_pod(session(), applied_hash="old", spec_hash=None)),
+            [PatchPod],
+            id="so is one that waits for its turn: what is asked for next is known",
+        ),
         pytest.param(observed(pod=told_pod(session(), Wish())), [PatchPod], id="the pod must be told"),
         pytest.param(observed(pod=pod(session_uid="earlier", deleting=True)), [], id="the pod before is going"),
         pytest.param(observed(pod=pod(session_uid="earlier")), [DeletePod], id="the pod before was left behind"),

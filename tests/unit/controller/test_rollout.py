@@ -250,6 +250,16 @@ def test_who_falls_back_waits_for_those_that_are_before_it_now() -> None:
     assert places.next() == [key("b")]
 
 
+def test_changes_of_turn_do_not_pile_up() -> None:
+    places = opened(0)
+    places.note(key("b"), waiting(1))
+    for number in range(1000):
+        places.note(key("a"), waiting(number % 2 * 2))
+        assert places.next() == []
+    assert len(places._waiting) < 50
+    assert {name for _, name in places._waiting} == {key("a"), key("b")}
+
+
 def test_that_it_stops_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     places = opened(1)
     with caplog.at_level(logging.WARNING):

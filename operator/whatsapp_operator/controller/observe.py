@@ -12,7 +12,7 @@ from whatsapp_operator.api.reasons import Reason
 from whatsapp_operator.controller import claims
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.observed import Claim, Holder, Observed, Problem, linked_phone
-from whatsapp_operator.controller.settings import Options
+from whatsapp_operator.controller.settings import ClaimScope, Options
 from whatsapp_operator.controller.views import ClaimView, Key, SessionView
 
 # A holder that could only be looked up is taken to exist for so long, in seconds.
@@ -113,6 +113,9 @@ class Observer:
         if lease.session_uid == session.metadata.uid:
             return Claim(name, Holder.OURS, lease)
         near = lease.namespace == session.metadata.namespace
+        if not near and self._options.claim_scope is ClaimScope.TENANT:
+            # Written by hand: whoever holds it is of this namespace. That one may be out of this operator's reach.
+            return Claim(name, Holder.GONE, lease)
         held_by = str(lease.holder) if near and lease.session else None
         return Claim(name, self._other(lease, phone), lease, held_by)
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.claims import lease_name
 from whatsapp_operator.controller.observe import HOLDER_SECONDS, Observer, parse_session
 from whatsapp_operator.controller.observed import Holder, Observed, phone_of_jid
+from whatsapp_operator.controller.settings import ClaimScope, Options
 from whatsapp_operator.controller.views import Key, SessionView
 
 KEY = Key("team", "shop")
@@ -29,13 +31,13 @@ def parse(found: dict[str, Any]) -> tuple[WhatsAppSession, str | None]:
 class Scene:
     """A cache with one session, and a clock that is set by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Options = OPTIONS) -> None:
         self.now = 100.0
         self.cache = Cache(clock=lambda: self.now)
         self.cache.put_session(body())
-        self.observer = Observer(self.cache, OPTIONS, namespace="system", clock=lambda: self.now)
+        self.observer = Observer(self.cache, options, namespace="system", clock=lambda: self.now)
         session, _ = parse(body())
-        self.lease = lease_name(session, PHONE, OPTIONS)
+        self.lease = lease_name(session, PHONE, options)
 
     def observe(self) -> Observed:
         found = self.observer.observe(KEY)
@@ -77,7 +79,7 @@ def test_a_holder_that_lives_holds_provisionally_until_it_has_paired_the_number(
 
 
 def test_a_holder_that_is_not_known_is_looked_up_again_after_a_while() -> None:
-    scene = Scene()
+    scene = Scene(replace(OPTIONS, claim_scope=ClaimScope.CLUSTER))
     scene.put_claim("elsewhere/other/o")
     assert scene.holder() is Holder.UNKNOWN
     assert scene.observe().claims[PHONE].held_by is None
@@ -89,6 +91,13 @@ def test_a_holder_that_is_not_known_is_looked_up_again_after_a_while() -> None:
     assert scene.holder() is Holder.GONE
     scene.put_claim("elsewhere/next/n", version=2)
     assert scene.holder() is Holder.UNKNOWN
+
+
+@pytest.mark.parametrize("identity", ["elsewhere/other/o", "garbage"])
+def test_a_claim_of_the_tenant_is_of_no_session_elsewhere(identity: str) -> None:
+    scene = Scene()
+    scene.put_claim(identity)
+    assert scene.holder() is Holder.GONE
 
 
 def test_a_successor_of_the_same_name_is_not_the_holder() -> None:

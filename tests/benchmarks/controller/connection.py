@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 from tests.apiserver import APPLY_PATCH, MERGE_PATCH, ApiServer
 
 LIMIT = 2**24
+RETRY_SECONDS = 0.5
 _HEAD_END = b"\r\n\r\n"
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -49,6 +51,13 @@ class _Connection:
         while size := int(await self.reader.readuntil(b"\r\n"), 16):
             yield (await self.reader.readexactly(size + 2))[:-2]
         await self.reader.readexactly(2)
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        rest = b""
+        async for chunk in self.chunks():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield json.loads(line)
 
     async def body(self, *, chunked: bool) -> bytes:
         if chunked:
@@ -107,25 +116,25 @@ class Client:
         return await self.request("PATCH", path, json.dumps(body).encode(), {**headers, **MERGE})
 
     async def watch(self, path: str) -> AsyncIterator[dict[str, Any]]:
-        """Every event of a collection, first those that tell what is there; ends when the server ends it.
+        """Every event of a collection, first those that tell what is there, over a connection of its own.
 
-        A connection of its own.
+        A watch that the server ends begins anew, and tells again what is there.
         """
-        connection = await self._connect()
         separator = "&" if "?" in path else "?"
-        query = f"{path}{separator}watch=true&allowWatchBookmarks=false&timeoutSeconds=7200"
-        status, chunked = await connection.send(self._host, "GET", query, {}, b"")
-        if status != 200:
-            text = await connection.body(chunked=chunked)
-            raise RefusedError(status, f"watch {path}", text.decode(errors="replace"))
-        rest = b""
-        async for chunk in connection.chunks():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    raise RefusedError(int(event["object"].get("code", 0)), f"watch {path}", line.decode())
-                yield event
+        while True:
+            connection = await self._connect()
+            query = f"{path}{separator}watch=true&timeoutSeconds=7200"
+            status, chunked = await connection.send(self._host, "GET", query, {}, b"")
+            if status == 200:
+                async for event in connection.events():
+                    # Such as a server that is not yet as far as it was asked for; another try will do.
+                    if event["type"] == "ERROR":
+                        break
+                    yield event
+            else:
+                print(f"watch {path}: {status} {(await connection.body(chunked=chunked))[:300]!r}", file=sys.stderr)
+            connection.writer.transport.abort()
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _connect(self) -> _Connection:
         host, _, port = self._host.partition(":")

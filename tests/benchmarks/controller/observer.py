@@ -18,12 +18,10 @@ class Observer:
         self._listeners: list[Callable[[Event, float], None]] = []
 
     async def follow(self, client: Client, path: str) -> None:
-        """A watch that the server ends begins again, with all there is."""
-        while True:
-            async for event in client.watch(path):
-                at = time.monotonic()
-                for listener in list(self._listeners):
-                    listener(event, at)
+        async for event in client.watch(path):
+            at = time.monotonic()
+            for listener in list(self._listeners):
+                listener(event, at)
 
     @contextlib.contextmanager
     def listening(self, listener: Callable[[Event, float], None]) -> Any:

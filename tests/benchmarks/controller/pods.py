@@ -146,11 +146,8 @@ class Pods:
         await self._failed
 
     async def _follow(self, path: str, see: Callable[[str, dict[str, Any]], None]) -> None:
-        """A watch that the server ends begins again with all there is; what was seen before means nothing then."""
-        while True:
-            async for event in self._client.watch(path):
-                see(event["type"], event["object"])
-            print(f"{now()} the watch has ended: {path}", flush=True)
+        async for event in self._client.watch(path):
+            see(event["type"], event["object"])
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -23,6 +23,7 @@ SESSIONS = rf"system:serviceaccount:[^:]+:{names.SESSION_SERVICE_ACCOUNT}"
 SUBJECT = {"kind": "ServiceAccount", "name": "whatsapp-operator", "namespace": NAMESPACE}
 
 READ_AGAIN = "read by name only after a write that came too late, or to see whose it is that has the name"
+COMPARED = "looked at by the regular comparison, every ten minutes"
 NO_REQUEST = "asked for by the API server itself when another right is used"
 # Granted although a run need not use it: (group, resource, verb) and why.
 SELDOM = {
@@ -30,7 +31,8 @@ SELDOM = {
     (names.GROUP, names.PLURAL, "get"): READ_AGAIN,
     ("", "pods", "get"): READ_AGAIN,
     ("", "persistentvolumeclaims", "get"): READ_AGAIN,
-    ("rbac.authorization.k8s.io", "rolebindings", "get"): READ_AGAIN,
+    ("rbac.authorization.k8s.io", "rolebindings", "get"): COMPARED,
+    ("", "serviceaccounts", "get"): COMPARED,
     ("rbac.authorization.k8s.io", "clusterroles", "bind"): f"{NO_REQUEST}: a role binding is created",
 }
 

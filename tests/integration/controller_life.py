@@ -41,7 +41,10 @@ def run_operator(arguments: list[str], log: str) -> None:
 
 
 class Operator:
-    """One replica behind a gateway, which is started again whenever it was killed, as the kubelet does."""
+    """One replica behind a gateway, which is started again whenever it has ended, as the kubelet does.
+
+    `starts` tells how often.
+    """
 
     def __init__(self, api: ApiServer, gateway: Gateway, namespace: str, directory: Path, *arguments: str) -> None:
         self._api = api
@@ -59,6 +62,7 @@ class Operator:
         )
         self._arguments = [*told, *arguments]
         self._ended = threading.Event()
+        self.starts = 0
         self._process = self._start()
         self._keeper = threading.Thread(target=self._keep_alive)
         self._keeper.start()
@@ -93,6 +97,7 @@ class Operator:
     def _start(self) -> BaseProcess:
         process = PROCESSES.Process(target=run_operator, args=(self._arguments, str(self.log)))
         process.start()
+        self.starts += 1
         return process
 
     def _keep_alive(self) -> None:

@@ -177,3 +177,89 @@ def test_each_failure_is_retried_in_its_way_and_delays_no_other(api: ApiServer, 
         # It is not given up: the pod is there, and the status comes as soon as it can.
         left["never"] = 0
         stage.connect("never", f"+1555123042{len(kinds) - 1}")
+
+
+@dataclass
+class Away:
+    """No API server; counts who asks."""
+
+    asked: int = 0
+
+    async def hook(self, _: Call, __: Forward) -> Answer:
+        self.asked += 1
+        raise Severed
+
+
+def test_an_api_server_that_is_away_for_long_costs_no_session_its_pod(api: ApiServer, tmp_path: Path) -> None:
+    """For longer than the operator's lease lasts: it ends, is started again, and waits."""
+    stage, calls, gone = make_namespace(api, "long-away"), Calls(), Away()
+    sessions = {f"s{number}": f"+1555123044{number}" for number in range(3)}
+    with running(api, stage, tmp_path / "operator", "--lease-seconds", "2") as operator:
+        for name, phone in sessions.items():
+            stage.create(name, phone=phone, tenant=name)
+        pods = {name: stage.connect(name, phone) for name, phone in sessions.items()}
+        eventually(lambda: operator.quiet, "the operator has nothing left to do", seconds=60)
+        operator.gateway.hook = gone.hook
+        starts = operator.starts
+        # What is asked for in the meantime is not lost.
+        stage.patch("s0", {"spec": {"pairing": {"attempts": 9}}})
+        eventually(lambda: operator.starts > starts, "the operator has ended", seconds=120)
+        asked = gone.asked
+        eventually(lambda: gone.asked >= asked + 5, "the next one asks and asks", seconds=120)
+        operator.gateway.hook = calls.hook
+        eventually(lambda: stage.desired("s0")["pairing"]["attempts"] == 9, "the pod is told", seconds=120)
+        eventually(lambda: operator.quiet, "the operator has nothing left to do", seconds=120)
+        for name in sessions:
+            stage.condition(name, "Ready", status="True", reason="Connected")
+            assert stage.pod(name)["metadata"]["uid"] == pods[name]
+        assert {call for call in calls.writes if not call.endswith(("/wa-s0", "/s0/status"))} == set()
+
+
+@dataclass
+class Blind:
+    """No watch of sessions or pods brings anything."""
+
+    async def hook(self, call: Call, forward: Forward) -> Answer:
+        answer = await forward()
+        if not call.watches or not call.path.endswith(("/whatsappsessions", "/pods")):
+            return answer
+        return Answer(answer.status, answer.headers, self._nothing(answer.chunks))
+
+    async def _nothing(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for _ in chunks:
+            yield b"\n"
+
+
+def test_deletions_that_are_never_seen_are_found_by_the_comparison(api: ApiServer, tmp_path: Path) -> None:
+    """Of a pod, and of a session that is removed by force."""
+    stage = make_namespace(api, "unseen")
+    with running(api, stage, tmp_path / "operator", "--resync-seconds", "1") as operator:
+        for name, phone in (("kept", "+15551230450"), ("forced", "+15551230451")):
+            stage.create(name, phone=phone, tenant=name)
+            stage.connect(name, phone)
+        eventually(lambda: operator.quiet, "the operator has nothing left to do", seconds=60)
+        operator.gateway.hook = Blind().hook
+        operator.restart()
+        uid = stage.pod("kept")["metadata"]["uid"]
+        stage.api.request("DELETE", stage.pod_path("kept"), {"kind": "DeleteOptions", "gracePeriodSeconds": 0})
+        stage.connect("kept", "+15551230450", other_than=uid)
+        stage.delete("forced")
+        stage.patch("forced", {"metadata": {"finalizers": None}})
+        stage.end_pod("forced")
+        eventually(lambda: stage.claims("forced") == [], "the claim is released")
+        assert stage.find_pod("forced") is None
+
+
+def test_a_namespace_that_goes_while_a_phone_is_being_paired(api: ApiServer, tmp_path: Path) -> None:
+    stage = make_namespace(api, "pairing-goes")
+    with running(api, stage, tmp_path / "operator"):
+        stage.create("scanning", phone="+15551230460")
+        stage.start_pod("scanning")
+        stage.report("scanning", "Authenticating", "Connecting", credentials={"present": True, "valid": False})
+        eventually(lambda: stage.status("scanning").get("phase") == "Authenticating", "the phone is being linked")
+        api.delete(f"/api/v1/namespaces/{stage.namespace}")
+        stage.end_pod("scanning")
+        eventually(
+            lambda: api.find(f"/api/v1/namespaces/{stage.namespace}") is None, "the namespace is gone", seconds=120
+        )
+        assert stage.claims("scanning") == []

@@ -242,7 +242,8 @@ class Operator:
             try:
                 problem = await self._executor.ensure_namespace(namespace, made=True) if sessions else None
             except KubeError as error:
-                # The next session of that namespace that is worked on tries again.
+                # The next comparison looks again.
+                self._cache.namespaces_ready.add(namespace)
                 _log.warning("the account of the session pods was not looked at: %s", error, extra={"code": error.code})
                 continue
             for key in sessions if problem is not None else ():

@@ -19,6 +19,9 @@ from whatsapp_operator.kube.errors import KubeError
 _log = logging.getLogger(__name__)
 
 REPEAT_SECONDS: Final = 600.0
+# So many about one session at once, then one more after each of these times: as client-go has it.
+BURST: Final = 25
+REFILL_SECONDS: Final = 300.0
 _REMEMBERED: Final = 10_000
 _WAITING: Final = 1_000
 
@@ -51,6 +54,9 @@ def of_transition(
         lost_pairing = condition.type == ConditionType.AUTH_PAIRED and condition.status != "True" and was_true
         if condition.type == ConditionType.STALLED:
             if turned_true or earlier is None or earlier.reason != condition.reason:
+                found.append(Event("Warning", str(condition.reason), condition.message))
+        elif condition.type == ConditionType.CONNECTED and condition.reason in _TOLD_AS_LOST:
+            if earlier is None or earlier.reason != condition.reason:
                 found.append(Event("Warning", str(condition.reason), condition.message))
         elif lost_pairing:
             found.append(Event("Warning", str(condition.reason), condition.message))
@@ -87,6 +93,12 @@ _TOLD: Final = frozenset(
 )
 
 
+# Why there is no connection, where more than a moment passes until it is back.
+_TOLD_AS_LOST: Final = frozenset(
+    {Reason.TEMPORARY_BAN, Reason.STREAM_REPLACED, Reason.PROXY_FAILED, Reason.CONNECT_FAILURE, Reason.NODE_LOST}
+)
+
+
 class EventWriter:
     """Writes events in the background; one that cannot be written is logged and dropped.
 
@@ -101,11 +113,15 @@ class EventWriter:
         self._clock = clock
         self._queue: asyncio.Queue[tuple[str, Object]] = asyncio.Queue(_WAITING)
         self._written: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def add(self, session: WhatsAppSession, event: Event, *, namespace_gone: bool = False) -> None:
-        """Queue an event, unless the same was written within the last 10 minutes."""
+        """Queue an event, unless the same was written within the last 10 minutes, or too many about the session."""
         mark, now = (session.metadata.uid, event.reason, event.note), self._clock()
         if now - self._written.get(mark, float("-inf")) < REPEAT_SECONDS:
+            return
+        if not self._spend(session.metadata.uid, now):
+            _log.debug("too many events about one session, one is dropped: %s", event.reason)
             return
         self._written[mark] = now
         self._written.move_to_end(mark)
@@ -116,6 +132,17 @@ class EventWriter:
             self._queue.put_nowait((namespace, self._body(session, event, namespace)))
         except asyncio.QueueFull:
             _log.warning("too many events at once, one is dropped: %s", event.reason)
+
+    def _spend(self, uid: str, now: float) -> bool:
+        """Whether one more event about the session may be written."""
+        left, since = self._left.get(uid, (float(BURST), now))
+        left = min(float(BURST), left + (now - since) / REFILL_SECONDS)
+        allowed = left >= 1
+        self._left[uid] = (left - 1 if allowed else left, now)
+        self._left.move_to_end(uid)
+        while len(self._left) > _REMEMBERED:
+            self._left.popitem(last=False)
+        return allowed
 
     async def run(self) -> None:
         """Write until cancelled."""

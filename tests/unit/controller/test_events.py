@@ -6,7 +6,15 @@ import pytest
 from tests.unit.controller.builders import session
 from whatsapp_operator.api.models import PairingAttempt, PairingStatus, WhatsAppSessionStatus
 from whatsapp_operator.api.reasons import Reason, sentence
-from whatsapp_operator.controller.events import REPEAT_SECONDS, Event, EventWriter, of_attempt, of_transition
+from whatsapp_operator.controller.events import (
+    BURST,
+    REFILL_SECONDS,
+    REPEAT_SECONDS,
+    Event,
+    EventWriter,
+    of_attempt,
+    of_transition,
+)
 from whatsapp_operator.kube.client import Client, Resource
 from whatsapp_operator.kube.errors import ServerError
 
@@ -38,6 +46,24 @@ def status(**conditions: tuple[str, str]) -> WhatsAppSessionStatus:
             status(Stalled=("True", "VolumeFull")),
             [("Warning", "VolumeFull")],
             id="stalled for another reason",
+        ),
+        pytest.param(
+            status(Connected=("False", "Reconnecting")),
+            status(Connected=("False", "TemporaryBan")),
+            [("Warning", "TemporaryBan")],
+            id="banned",
+        ),
+        pytest.param(
+            status(Connected=("False", "TemporaryBan")),
+            status(Connected=("False", "TemporaryBan")),
+            [],
+            id="still banned",
+        ),
+        pytest.param(
+            status(Connected=("True", "Connected")),
+            status(Connected=("False", "Reconnecting")),
+            [],
+            id="lost for a moment",
         ),
         pytest.param(status(), status(PodReady=("True", "PodReady")), [], id="of no interest"),
     ],
@@ -139,3 +165,24 @@ def test_each_window_is_told_of(before: dict[str, Any], after: dict[str, Any], t
     found = of_transition(showing(before), showing(after), attempt="a2")
     assert found == ([Event("Normal", "QRAvailable", "m Attempt a2.")] if told else [])
     assert of_transition(showing(before), showing(after, "False"), attempt="a2") == []
+
+
+async def test_a_session_that_never_rests_floods_nothing_and_takes_nothing_from_another() -> None:
+    now, recorder = 0.0, Recorder()
+    writer = EventWriter(cast(Client, recorder), namespace="system", instance="operator-0", clock=lambda: now)
+    other = session()
+    other = other.model_copy(update={"metadata": other.metadata.model_copy(update={"uid": "other"})})
+    for number in range(10 * BURST):
+        writer.add(session(), Event("Warning", "PodRejected", f"{number}"))
+    writer.add(other, Event("Normal", "Connected", "m"))
+    now = REFILL_SECONDS
+    for number in range(10):
+        writer.add(session(), Event("Warning", "PodRejected", f"later {number}"))
+    running = asyncio.create_task(writer.run())
+    async with asyncio.timeout(10):
+        while len(recorder.written) < BURST + 2:
+            recorder.changed.clear()
+            await recorder.changed.wait()
+    running.cancel()
+    uids = [body["regarding"]["uid"] for _, body in recorder.written]
+    assert (uids.count(session().metadata.uid), uids.count("other")) == (BURST + 1, 1)

@@ -149,7 +149,7 @@ class Cache:
         return [key, *heirs]
 
     def remove_session(self, key: Key, uid: str, version: str) -> list[Key]:
-        """Returns the key if this was news, and the sessions of its tenant that may be primary instead of it."""
+        """Returns the key if this was news, and the sessions that may be primary, or get its phone, instead of it."""
         view = self.sessions.get(key)
         if not self.sessions.remove(key, uid, version) or view is None:
             return []
@@ -171,7 +171,7 @@ class Cache:
         return [key for key, view in self.tenant(namespace, tenant) if view.connected_since is not None]
 
     def _forget(self, key: Key, view: SessionView) -> list[Key]:
-        """Returns who may be primary now, if this session was."""
+        """Returns who waits for a phone that it holds even so, removed by force, and who may be primary now."""
         members = self._tenants.get((key.namespace, view.tenant), set())
         members.discard(key)
         if not members:
@@ -181,10 +181,11 @@ class Cache:
         self.secrets_taken.discard(view.uid)
         self.secrets_restored.pop(view.uid, None)
         self.namespaces_terminating.pop(view.uid, None)
+        heirs = [waiting for claim in self.claims_of(view.uid) for waiting in self.waiting.get(claim.name, ())]
         if self.primaries.get((key.namespace, view.tenant)) != view.uid:
-            return []
+            return heirs
         del self.primaries[key.namespace, view.tenant]
-        return self.connected(key.namespace, view.tenant)
+        return [*heirs, *self.connected(key.namespace, view.tenant)]
 
     def put_pod(self, body: Object) -> Key | None:
         """Returns the key if this was news."""

@@ -143,6 +143,15 @@ def test_who_may_be_primary_hears_of_it_when_the_primary_is_gone() -> None:
     assert cache.primaries == {}
 
 
+def test_who_waits_for_its_phone_hears_of_a_session_that_was_removed_by_force() -> None:
+    cache = Cache()
+    cache.put_session(body(1, uid="shop"))
+    metadata = {"namespace": "system", "name": "phone-1", "uid": "l", "resourceVersion": "2"}
+    cache.put_claim({"metadata": metadata, "spec": {"holderIdentity": "team/shop/shop"}})
+    cache.waiting["phone-1"] = {Key("team", "next")}
+    assert cache.remove_session(KEY, "shop", "3") == [KEY, Key("team", "next")]
+
+
 def test_a_session_that_was_made_again_unseen_leaves_nothing_of_the_former_one() -> None:
     connected = {"conditions": [{"type": "Connected", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z"}]}
     cache = Cache()

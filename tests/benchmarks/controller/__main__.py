@@ -74,7 +74,7 @@ class Run:
             seconds = 10 if self.quick else 60
             self.say("latency", await scenarios.latency(found, replica, size, rate=50, seconds=seconds))
         if "failover" in wanted:
-            failover, replica = await scenarios.failover(found, replica, 1 if self.quick else 3)
+            failover, replica = await scenarios.failover(found, replica, size, 1 if self.quick else 3)
             self.say("failover", failover)
         if "metrics" in wanted:
             self.say("metrics with gauges", scenarios.metrics(replica, size))
@@ -143,10 +143,13 @@ def main() -> int:
             profile=options.profile,
         )
         began = time.monotonic()
-        asyncio.run(run.all())
-        figures = report.figures(run.found, seconds=time.monotonic() - began)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(figures, indent=1))
+        try:
+            asyncio.run(run.all())
+        finally:
+            # What was measured before a scenario has failed is not lost.
+            figures = report.figures(run.found, seconds=time.monotonic() - began)
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(figures, indent=1))
     page = report.page(figures)
     print(page)
     if options.report is not None:

@@ -1,6 +1,7 @@
 """What is measured. Times are in seconds, of a client that watches the API server."""
 
 import asyncio
+import contextlib
 import os
 import statistics
 import time
@@ -28,6 +29,7 @@ RECORDED: Final = 10
 PARALLEL: Final = 16
 """Requests of the user at the same time."""
 QUIET_SECONDS: Final = 3.0
+GIVE_UP_SECONDS: Final = 30.0
 Result = dict[str, Any]
 
 
@@ -252,7 +254,8 @@ def _told(level: str) -> str:
 async def latency(bench: Bench, replica: Replica, sessions: int, *, rate: float, seconds: float) -> Result:
     """Changes at that rate, spread over the sessions: from their event until that of the pod that is told of it.
 
-    A session whose turn comes again before that counts as `overtaken`, with the time so far.
+    A session whose turn comes again before that counts as `overtaken`, with the time so far; so does one that has not
+    been told half a minute after the last change.
     """
     levels = names.LOG_LEVELS
     waiting: dict[str, tuple[str, float | None]] = {}
@@ -298,13 +301,18 @@ async def latency(bench: Bench, replica: Replica, sessions: int, *, rate: float,
                 waiting[name] = (level, None)
                 group.create_task(bench.annotate_one(NAMESPACE, which, names.ANNOTATION_LOG_LEVEL, level))
             took = time.monotonic() - started
-            async with asyncio.timeout(120):
-                await done.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GIVE_UP_SECONDS):
+                    await done.wait()
+            overtaken += len(waiting)
+            for name in list(waiting):
+                end(name, time.monotonic())
     used = measured.used()
     await bench.quiet()
     ordered = sorted(found)
     return measured.result(
         total,
+        among=sessions,
         rate=round(total / took, 1),
         p50_ms=round(ordered[len(ordered) // 2] * 1000, 1),
         p99_ms=round(ordered[len(ordered) * 99 // 100] * 1000, 1),
@@ -314,7 +322,7 @@ async def latency(bench: Bench, replica: Replica, sessions: int, *, rate: float,
     )
 
 
-async def failover(bench: Bench, leader: Replica, rounds: int) -> tuple[Result, Replica]:
+async def failover(bench: Bench, leader: Replica, sessions: int, rounds: int) -> tuple[Result, Replica]:
     """Kill the leader and change a session: until the other replica has told its pod. Returns the last leader, too."""
     times = []
     pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -342,7 +350,7 @@ async def failover(bench: Bench, leader: Replica, rounds: int) -> tuple[Result, 
             times.append(round(found["told"] - killed, 2))
             leader, standby = standby, bench.operators.start_leader()
     bench.operators.stop(standby)
-    return {"rounds": rounds, "seconds": times, "worst_seconds": max(times)}, leader
+    return {"rounds": rounds, "among": sessions, "seconds": times, "worst_seconds": max(times)}, leader
 
 
 async def restart(bench: Bench, replica: Replica, sessions: int) -> tuple[Result, Replica]:

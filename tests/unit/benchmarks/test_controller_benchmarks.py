@@ -122,10 +122,13 @@ def test_a_profile_tells_whose_code_it_is_and_what_is_behind_a_function() -> Non
 
 def test_a_page_says_what_is_held_and_what_is_missed(tmp_path: Path) -> None:
     machine = {"date": "2026-11-21 10:00", "cores": 2, "cpu": "x", "minutes": 20.0}
-    results = {"alone": {"median_ms": 39.9}, "metrics": {"seconds": 1.5, "bytes": 2_000_000}}
+    few = {"sessions": 500, "ratio": 1.2}
+    many = {"sessions": 1000, "ratio": 1.2}
+    page_of_metrics = {"sessions": 5000, "seconds": 1.5, "bytes": 2_000_000}
+    results = {"alone": {"median_ms": 39.9}, "converge 500": few, "converge 1000": many, "metrics": page_of_metrics}
     text = report.page({"machine": machine, "results": results})
-    rows = [line for line in text.splitlines() if line.endswith(("held |", "missed** |"))]
-    assert [row.split(" | ")[-1].strip(" |") for row in rows] == ["held", "**missed**", "held"]
+    verdicts = [line.split(" | ")[-1].strip(" |") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert verdicts == ["held", "to be held with 1,000", "held", "**missed**", "held"]
     page = tmp_path / "performance.md"
     page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     report.insert(page, text)

@@ -105,11 +105,13 @@ class Election:
         self._seen_at = 0.0
         self._renewed_at: float | None = None
         self._answered_at: float | None = None
+        self._released = False
 
     @property
     def leading(self) -> bool:
         """Whether this process may write: its last renewal is younger than the deadline."""
-        return self._renewed_at is not None and self._clock() - self._renewed_at < self._times.deadline
+        renewed = self._renewed_at is not None and self._clock() - self._renewed_at < self._times.deadline
+        return renewed and not self._released
 
     @property
     def watching(self) -> bool:
@@ -140,10 +142,10 @@ class Election:
         self._renewed_at = None
 
     async def release(self) -> None:
-        """Give the lease up at once, so that another candidate need not wait for its end."""
-        if not self.leading:
+        """Give the lease up at once, and for good, so that another candidate need not wait for its end."""
+        leading, self._released = self.leading, True
+        if not leading:
             return
-        self._renewed_at = None
         try:
             async with asyncio.timeout(self._times.retry):
                 await self._give_up()
@@ -182,6 +184,8 @@ class Election:
             await self._look(started)
         # Twice, because a renewal whose answer was lost has changed the version, but not the holder.
         for _ in range(2):
+            if self._released:
+                return None
             step = decide(self._record, started - self._seen_at, self._identity)
             if step is Step.WAIT:
                 return None

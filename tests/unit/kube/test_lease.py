@@ -230,3 +230,33 @@ async def test_a_lease_that_was_deleted_is_made_again() -> None:
     await until(lambda: api.lease is not None)
     holding.cancel()
     assert candidate.election.leading
+
+
+class SlowRenewals(Api):
+    """Whose answer to a renewal waits for `gate`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.waiting = False
+
+    async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: dict[str, Any]) -> dict[str, Any]:
+        if patch["spec"]["holderIdentity"]:
+            self.waiting = True
+            await self.gate.wait()
+        return await super().merge_patch(resource, namespace, name, patch)
+
+
+async def test_a_renewal_on_its_way_does_not_take_back_what_is_released() -> None:
+    api = SlowRenewals()
+    candidate = Candidate(api, "me")
+    await candidate.try_once()
+    holding = asyncio.create_task(candidate.election.hold())
+    await until(lambda: api.waiting)
+    await candidate.election.release()
+    api.gate.set()
+    async with asyncio.timeout(10):
+        await holding
+    assert api.lease is not None
+    assert api.lease["spec"]["holderIdentity"] == ""
+    assert not candidate.election.leading

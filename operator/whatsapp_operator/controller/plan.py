@@ -104,10 +104,12 @@ def plan(o: Observed, options: Options, now: datetime) -> Plan:
     if o.paused:
         return Plan()
     if (seconds := _sees_the_past(o)) is not None:
-        return Plan(requeue_after=seconds)
+        return Plan(requeue_after=seconds, rolled=rollout.unchanged(o))
     requested = relink.advance(o.session, o.report, now.replace(microsecond=0))
     if o.invalid is not None:
-        return Plan(status=status.compute(o, Draft("False", Reason.INVALID_SPEC), requested, now))
+        rolled = rollout.unchanged(o)
+        told = status.compute(o, Draft("False", Reason.INVALID_SPEC), requested, now, place=rolled.place)
+        return Plan(status=told, rolled=rolled)
     claimed = claims.decide(o)
     expires = expiry.decide(o, now)
     runs = claimed.may_run and (expires.now or not o.session.spec.suspend)
@@ -276,7 +278,8 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan, now: datetime, *, ru
     try:
         body = pod_object.build(session, options, wanted)
     except pod_object.InvalidTemplateError as error:
-        return _Step(problems=(Problem(Reason.INVALID_SPEC, conditions.told(Reason.INVALID_SPEC, str(error))),))
+        wrong = Problem(Reason.INVALID_SPEC, conditions.told(Reason.INVALID_SPEC, str(error)))
+        return _Step(problems=(wrong,), rolled=rollout.unchanged(o))
     revision = pod_object.revision(options)
     if pod is None:
         volume = o.volume

@@ -94,6 +94,15 @@ class Step:
 NO_PART: Final = Step()
 
 
+def unchanged(o: Observed) -> Step:
+    """Of a session of which nothing can be decided now: what it holds it keeps, and it is not admitted."""
+    place = o.session.status.rollout
+    if place is None:
+        return NO_PART
+    member = Member(State.OVERDUE if place.overdue else State.IN_PROGRESS)
+    return Step(place, known=member, then=member)
+
+
 def advance(o: Observed, pod: Pod, revision: str, now: datetime) -> Step:
     """The next step of a session that runs; `revision` is this operator's."""
     now = now.replace(microsecond=0)

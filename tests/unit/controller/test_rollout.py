@@ -161,6 +161,25 @@ def test_a_paused_session_takes_no_part() -> None:
     assert plan(observed(paused, pod=told_pod(paused)), OPTIONS, NOW).rolled == rollout.NO_PART
 
 
+@pytest.mark.parametrize(
+    "o",
+    [
+        pytest.param(observed(session(status={"rollout": place()}), pod=pod(generation=9)), id="seen as in the past"),
+        pytest.param(observed(session(status={"rollout": place()}), invalid="spec.phone: no"), id="an invalid spec"),
+        pytest.param(
+            observed(session(spec={"template": {"image": "evil"}}, status={"rollout": place()}), pod=pod()),
+            id="a template that is not allowed",
+        ),
+    ],
+)
+def test_of_what_nothing_can_be_decided_keeps_its_place(o: Observed) -> None:
+    found = plan(o, OPTIONS, NOW)
+    assert found.rolled.known == found.rolled.then == Member(State.IN_PROGRESS)
+    assert found.status is None or found.status.rollout == o.session.status.rollout
+    bare = replace(o, session=o.session.model_copy(update={"status": WhatsAppSessionStatus()}))
+    assert plan(bare, OPTIONS, NOW).rolled == rollout.NO_PART
+
+
 def test_a_lost_node_is_waited_for() -> None:
     lost = told_pod(session(), node_lost=True, applied_hash="old")
     step = rollout.advance(observed(pod=lost, admitted=True), OUTDATED, REVISION, NOW)

@@ -15,7 +15,7 @@ from tests.integration.simulator_process import SimulatorProcess
 
 
 def newest_device(simulator: SimulatorProcess, phone: str) -> int:
-    return max(device["id"] for device in simulator.devices(phone))
+    return max(int(device["id"]) for device in simulator.devices(phone))
 
 
 def by_failure(reason: str) -> Callable[[SimulatorProcess, str], None]:

@@ -80,6 +80,8 @@ test-teardown: venv ## Take the local cluster down and check that it leaves noth
 test-soak: venv ## Run the random tests at full count; commit the result file.
 	$(PYTEST) tests/unit -m hypothesis --hypothesis-profile=soak --soak-report=tests/soak.md
 	$(PYTEST) tests/integration/session/test_kills.py --hypothesis-profile=soak
+	$(PY) -m tests.cluster build kubernetes etcd
+	$(PYTEST) tests/integration/test_controller_oracle.py --hypothesis-profile=soak
 
 .PHONY: soak-day
 soak-day: venv ## Run 20 sessions through a day of random faults in half an hour; commit the result page.

@@ -58,6 +58,12 @@ def ended(at: str, status: str = "Unknown") -> dict[str, Any]:
     [
         pytest.param(asleep(unused(used=ago(hours=2))), DUE, id="unused for so long"),
         pytest.param(asleep(unused(used=ago(hours=1))), Expiry(after=3600.0), id="not yet"),
+        pytest.param(asleep(unused(used=ago(hours=-1))), Expiry(after=10800.0), id="the clock of the pod is ahead"),
+        pytest.param(
+            asleep(unused(used=ago(hours=2)), status=ended(ago(hours=1), "False")),
+            Expiry(after=3600.0),
+            id="the clock of the pod is behind",
+        ),
         pytest.param(asleep(unused(used=ago(hours=3)), {"suspend": True}), NEVER, id="not set by hand"),
         pytest.param(asleep(unused(used=ago(hours=3)), {**SUSPENDED, "suspend": False}), NEVER, id="not suspended"),
         pytest.param(asleep(None), NEVER, id="nothing was ever reported"),

@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[2]
 OPERATOR_NAMESPACE = "whatsapp-operator-system"
 NODE = "stand-in"
 PHONE = "+15551230001"
+# Seconds; an operator that is killed again and again on a slow machine needs many of them.
+PATIENCE = 120.0
 
 
 @dataclass
@@ -214,7 +216,7 @@ class Stage:
             return found if (reason or found["reason"]) == found["reason"] else None
 
         try:
-            return eventually(probe, f"{name}: {kind}={status} {reason}", every=0.02)
+            return eventually(probe, f"{name}: {kind}={status} {reason}", every=0.02, seconds=PATIENCE)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{yaml.safe_dump(self.session(name))}") from error
 
@@ -279,7 +281,7 @@ class Stage:
             found = self.find_pod(name)
             return found if found is not None and found["metadata"]["uid"] != other_than else None
 
-        return eventually(probe, f"a pod of {name}", every=0.02)
+        return eventually(probe, f"a pod of {name}", every=0.02, seconds=PATIENCE)
 
     def start_pod(self, name: str, *, other_than: str | None = None) -> str:
         """Bind the pod to a node and run its container; returns its uid."""
@@ -295,7 +297,9 @@ class Stage:
     def end_pod(self, name: str) -> None:
         """Let a pod that is being deleted go, as the kubelet does when its containers have ended."""
         deleting = eventually(
-            lambda: (self.find_pod(name) or {}).get("metadata", {}).get("deletionTimestamp"), "the pod is deleted"
+            lambda: (self.find_pod(name) or {}).get("metadata", {}).get("deletionTimestamp"),
+            "the pod is deleted",
+            seconds=PATIENCE,
         )
         assert deleting
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
@@ -327,13 +331,13 @@ class Stage:
 
     def unlink(self, name: str) -> None:
         """Play the pod's part in a deletion: it is told, says that it is done, and ends."""
-        eventually(lambda: self.desired(name)["unlink"], "the pod is told to unlink", every=0.02)
+        eventually(lambda: self.desired(name)["unlink"], "the pod is told to unlink", every=0.02, seconds=PATIENCE)
         self.report(name, "Unlinked", "Unlinked")
         self.end_pod(name)
 
     def gone(self, name: str) -> None:
         """Wait until nothing is left of the session."""
-        eventually(lambda: self.find_session(name) is None, f"{name} is gone", every=0.02)
+        eventually(lambda: self.find_session(name) is None, f"{name} is gone", every=0.02, seconds=PATIENCE)
         for path in (self.pod_path(name), self.volume_path(name), self.secret_path(name)):
             eventually(lambda path=path: self.api.find(path) is None, f"{path} is gone", every=0.02)  # type: ignore[misc]
 

@@ -143,19 +143,19 @@ class Dispatcher(Generic[K]):
         self._work = work
         self._clock = clock
         self._on_wait = on_wait
-        self._wake = asyncio.Semaphore(0)
+        self._sleepers: deque[asyncio.Event] = deque()
 
     def add(self, key: K) -> None:
         self.queue.add(key, self._clock())
-        self._wake.release()
+        self._rouse()
 
     def add_after(self, key: K, seconds: float) -> None:
         self.queue.add_after(key, seconds, self._clock())
-        self._wake.release()
+        self._rouse()
 
     def retry(self, key: K, *, at_least: float = 0.0) -> float:
         seconds = self.queue.retry(key, self._clock(), at_least=at_least)
-        self._wake.release()
+        self._rouse()
         return seconds
 
     async def run(self, workers: int) -> None:
@@ -171,6 +171,9 @@ class Dispatcher(Generic[K]):
             if taken is None:
                 await self._sleep()
                 continue
+            if len(self.queue):
+                # Delayed keys that were due at the same time.
+                self._rouse()
             key, waited = taken
             self._on_wait(waited)
             try:
@@ -181,12 +184,19 @@ class Dispatcher(Generic[K]):
             finally:
                 self.queue.done(key, self._clock())
                 # A key that has failed may have waited for this place.
-                self._wake.release()
+                self._rouse()
+
+    def _rouse(self) -> None:
+        """Wake one worker, if one sleeps."""
+        if self._sleepers:
+            self._sleepers.popleft().set()
 
     async def _sleep(self) -> None:
         due = self.queue.next_due()
+        woken = asyncio.Event()
+        self._sleepers.append(woken)
         try:
             async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
-                await self._wake.acquire()
+                await woken.wait()
         except TimeoutError:
-            return
+            self._sleepers = deque(other for other in self._sleepers if other is not woken)

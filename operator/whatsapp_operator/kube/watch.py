@@ -18,7 +18,6 @@ from whatsapp_operator.kube.errors import GoneError, InvalidError, KubeError, Se
 _log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
-T = TypeVar("T")
 
 # In seconds. The watch is ended by the server after that time, half as long again at most, as client-go does it.
 WATCH_SECONDS: Final = 240
@@ -51,30 +50,40 @@ class Feed(Generic[K]):
 async def read_all(client: Client, feed: Feed[K]) -> str:
     """Feed a whole list; no more than one page of it is in memory. Returns its resourceVersion.
 
+    Where an object could not be taken, nothing is pruned: it would be taken for gone.
+
     Raises:
         KubeError: the list could not be read to its end; what was read until then was fed, and nothing pruned.
     """
     listed: set[K] = set()
-    version = ""
+    version, is_whole = "", True
+
+    def put(body: Object) -> None:
+        if (key := feed.put(body)) is not None:
+            listed.add(key)
+
     pages = client.pages(feed.resource, feed.namespace, label_selector=feed.label_selector)
     async with aclosing(pages):
         async for page in pages:
-            listed.update(key for body in page.items if (key := _told(feed, feed.put, body)) is not None)
+            for body in page.items:
+                is_whole &= _told(feed, put, body)
             version = page.resource_version
-    feed.prune(listed, version)
+    if is_whole:
+        feed.prune(listed, version)
     return version
 
 
-def _told(feed: Feed[K], tell: Callable[[Object], T], body: Object) -> T | None:
-    """What the feed answers; None where it fails, as one strange object must not end the watch of all the others."""
+def _told(feed: Feed[K], tell: Callable[[Object], object], body: Object) -> bool:
+    """Whether the feed could take it; one strange object must not end the watch of all the others."""
     try:
-        return tell(body)
+        tell(body)
     except Exception as error:  # noqa: BLE001
         metadata = body.get("metadata") or {}
         name = f"{feed.resource.plural} {metadata.get('namespace')}/{metadata.get('name')}"
         # Without the error's text, which may quote the object.
         _log.error("what cannot be read is left out: %s: %s", name, type(error).__name__)
-        return None
+        return False
+    return True
 
 
 class Reflector(Generic[K]):

@@ -259,6 +259,7 @@ async def latency(bench: Bench, replica: Replica, sessions: int, *, rate: float,
     """
     levels = names.LOG_LEVELS
     waiting: dict[str, tuple[str, float | None]] = {}
+    sent: dict[str, float] = {}
     found: list[float] = []
     total, overtaken, done = int(rate * seconds), 0, asyncio.Event()
 
@@ -273,12 +274,13 @@ async def latency(bench: Bench, replica: Replica, sessions: int, *, rate: float,
         name = metadata["labels"][names.LABEL_SESSION]
         level, _ = waiting.get(name, ("", None))
         if level and _told(level) in metadata["annotations"][names.ANNOTATION_DESIRED_STATE]:
-            end(name, at)
+            # The pod may be seen first: they are two watches.
+            end(name, at, unseen=at)
 
-    def end(name: str, at: float) -> None:
+    def end(name: str, at: float, *, unseen: float) -> None:
+        """`unseen`: what counts as the time of the session's event where it was not seen."""
         _, seen = waiting.pop(name)
-        # The pod may be seen first: they are two watches.
-        found.append(max(0.0, at - seen) if seen is not None else 0.0)
+        found.append(max(0.0, at - (unseen if seen is None else seen)))
         if len(found) == total:
             done.set()
 
@@ -297,8 +299,8 @@ async def latency(bench: Bench, replica: Replica, sessions: int, *, rate: float,
                 name = f"session-{which}"
                 if name in waiting:
                     overtaken += 1
-                    end(name, time.monotonic())
-                waiting[name] = (level, None)
+                    end(name, time.monotonic(), unseen=sent[name])
+                waiting[name], sent[name] = (level, None), time.monotonic()
                 group.create_task(bench.annotate_one(NAMESPACE, which, names.ANNOTATION_LOG_LEVEL, level))
             took = time.monotonic() - started
             with contextlib.suppress(TimeoutError):
@@ -306,7 +308,7 @@ async def latency(bench: Bench, replica: Replica, sessions: int, *, rate: float,
                     await done.wait()
             overtaken += len(waiting)
             for name in list(waiting):
-                end(name, time.monotonic())
+                end(name, time.monotonic(), unseen=sent[name])
     used = measured.used()
     await bench.quiet()
     ordered = sorted(found)

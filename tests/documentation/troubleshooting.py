@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.documentation.failures import FAILURES, Failure
 from whatsapp_operator.api.reasons import EXPLANATIONS, ConditionType, Reason
-from whatsapp_operator.controller import events
+from whatsapp_operator.controller import events, rollout
 
 # Where a reason is shown; its text is under the first type that has it.
 REASONS: Final[dict[ConditionType, tuple[Reason, ...]]] = {
@@ -102,6 +102,10 @@ EVENTS: Final = {
     events.PAIRING_FAILED: "An attempt to pair has failed; the note has the reason.",
     events.UNLINK_TIMED_OUT: (
         "The session was deleted and its device may still be on the phone's list of linked devices: remove it there."
+    ),
+    rollout.ROLLOUT_OVERDUE: (
+        "The pod was replaced in a rollout 5 minutes ago, and the session is not what it was: see"
+        " [operations.md](operations.md#it-has-stopped)."
     ),
 }
 

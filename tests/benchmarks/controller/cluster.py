@@ -141,7 +141,8 @@ def cluster(directory: Path, *, pods: bool = True) -> Iterator[Cluster]:
     policy.write_text(json.dumps(audit.POLICY))
     stages = directory / "stages.yaml"
     stages.write_text(yaml.safe_dump_all(STAGES))
-    flags = (f"--audit-policy-file={policy}", f"--audit-log-path={log}")
+    # By default it is rotated at 100 MB, in the middle of what is counted.
+    flags = (f"--audit-policy-file={policy}", f"--audit-log-path={log}", "--audit-log-maxsize=1000000")
     with ExitStack() as stack:
         plane = stack.enter_context(control_plane(flags, CONTROLLER_MANAGER))
         api = ApiServer.from_kubeconfig(plane.kubeconfig)

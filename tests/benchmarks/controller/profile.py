@@ -14,13 +14,14 @@ from typing import Final
 PROGRAM: Final = ("uv", "tool", "run", "py-spy@0.4.3")
 """Run from where uv keeps its tools: what only measures is not locked with what is tested."""
 RATE: Final = 200
+WAITING: Final = "select (selectors.py"
 Stacks = dict[str, int]
 """Frames of a stack, outermost first, separated by semicolons; and the number of samples."""
 
 
 @asynccontextmanager
 async def profiling(pid: int, *, enabled: bool) -> AsyncIterator[Stacks]:
-    """The stacks in which the process was seen on a CPU, complete at the end.
+    """The stacks in which the process was seen at work, complete at the end.
 
     Raises:
         RuntimeError: py-spy cannot be run, or may not look at the process.
@@ -49,6 +50,9 @@ async def profiling(pid: int, *, enabled: bool) -> AsyncIterator[Stacks]:
             raise RuntimeError(f"py-spy has left no profile (exit code {process.returncode})")
         for line in output.read_text().splitlines():
             stack, _, samples = line.rpartition(" ")
+            # On a busy machine a process that has been woken, but has no CPU yet, looks as if it worked.
+            if stack.rpartition(";")[2].startswith(WAITING):
+                continue
             stacks[stack] = stacks.get(stack, 0) + int(samples)
 
 

@@ -396,9 +396,8 @@ def metrics(replica: Replica, sessions: int, *, times: int = 5) -> Result:
 async def steady(bench: Bench, replica: Replica, sessions: int, seconds: float) -> Result:
     """Nothing happens."""
     measured = Measurement(bench, replica)
-    before = usage.memory(replica.process.pid)
+    before, writes = usage.memory(replica.process.pid), replica.writes()
     await asyncio.sleep(seconds)
-    found = measured.result(sessions, seconds=seconds, memory_before=before)
-    found["writes_in_all"] = round(found["writes_by_metric"] * sessions)
+    found = measured.result(sessions, seconds=seconds, memory_before=before, writes_in_all=replica.writes() - writes)
     found["operator_millicores"] = round(found["operator_cpu_seconds"] / seconds * 1000, 1)
     return found

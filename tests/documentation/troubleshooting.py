@@ -105,7 +105,7 @@ EVENTS: Final = {
     ),
     rollout.ROLLOUT_OVERDUE: (
         "The pod was replaced in a rollout 5 minutes ago, and the session is not what it was: see"
-        " [operations.md](operations.md#it-has-stopped)."
+        " [operations.md](operations.md)."
     ),
 }
 

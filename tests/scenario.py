@@ -119,11 +119,16 @@ class Scenario:
         bundle = {"name": TRUST, "namespace": self.namespace}
         self.api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": bundle, "data": {"ca.crt": trust}})
 
-    def remove(self) -> None:
+    def remove(self, *, wait: bool = True) -> None:
         """Deletes the namespace and waits until it is gone."""
+        self.api.delete(f"/api/v1/namespaces/{self.namespace}")
+        if wait:
+            self.removed()
+
+    def removed(self) -> None:
+        """Waits until the namespace is gone."""
         path = f"/api/v1/namespaces/{self.namespace}"
-        self.api.delete(path)
-        eventually(lambda: self.api.find(path) is None, f"namespace {self.namespace} is gone", seconds=120)
+        eventually(partial(self._absent, path), f"namespace {self.namespace} is gone", seconds=120)
 
     def manifest(self, name: str, **spec: Any) -> dict[str, Any]:
         egress = {"proxy": {"url": PROXY_URL}, "caBundle": {"configMapRef": {"name": TRUST, "key": "ca.crt"}}}

@@ -40,14 +40,24 @@ def target() -> Target:
     return live_target()
 
 
+@pytest.fixture(scope="session")
+def ended() -> Iterator[list[Scenario]]:
+    """The namespaces of modules that are over, which go while the next ones run, and must be gone at the end."""
+    found: list[Scenario] = []
+    yield found
+    for scenario in found:
+        scenario.removed()
+
+
 @pytest.fixture(scope="module")
-def scenario(target: Target, request: pytest.FixtureRequest) -> Iterator[Scenario]:
+def scenario(target: Target, ended: list[Scenario], request: pytest.FixtureRequest) -> Iterator[Scenario]:
     """A namespace of the test module's own, removed at its end."""
     module = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
     made = target.scenario(f"e2e-{module}-{secrets.token_hex(2)}")
     made.prepare()
     yield made
-    made.remove()
+    made.remove(wait=False)
+    ended.append(made)
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,11 @@ from typing import Any
 
 from tests.apiserver import ApiServer, conditions
 from tests.integration.api_gateway import Gateway
-from tests.integration.controller_stand_ins import OPERATOR_NAMESPACE, Stage, operator_arguments
+from tests.integration.controller_stand_ins import PATIENCE, Stage, operator_arguments, release_lease
 from tests.ports import free_port
 from tests.waiting import eventually
 from whatsapp_operator.api import names
 
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/whatsapp-operator-leader"
 # Of a Python that has the operator loaded already, so that a start takes some tenths of a second.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["whatsapp_operator.controller.app"])
@@ -93,6 +92,7 @@ class Operator:
         self._ended.set()
         self._process.kill()
         self._keeper.join()
+        release_lease(self._api)
 
     def _start(self) -> BaseProcess:
         process = PROCESSES.Process(target=run_operator, args=(self._arguments, str(self.log)))
@@ -105,8 +105,7 @@ class Operator:
             self._process.join()
             if self._ended.is_set():
                 return
-            # Nobody waits until the lease of the dead has run out.
-            self._api.patch(LEASE, {"spec": {"holderIdentity": ""}})
+            release_lease(self._api)
             self._process = self._start()
 
 
@@ -117,6 +116,7 @@ def running(api: ApiServer, stage: Stage, directory: Path, *arguments: str) -> I
     with Gateway(api, directory) as gateway:
         operator = Operator(api, gateway, stage.namespace, directory, *arguments)
         try:
+            eventually(lambda: operator.ready, "the operator is ready", seconds=PATIENCE)
             yield operator
         except AssertionError as error:
             raise AssertionError(f"{error}\n{operator.log.read_text()[-6000:]}") from error

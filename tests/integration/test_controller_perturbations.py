@@ -21,8 +21,8 @@ import pytest
 from tests.apiserver import ApiServer
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.api_gateway import Answer, Call, Forward, Hook, Severed
-from tests.integration.controller_life import LEASE, STEPS, Life, Operator, outcome, running
-from tests.integration.controller_stand_ins import Stage, live_api, make_namespace
+from tests.integration.controller_life import STEPS, Life, Operator, outcome, running
+from tests.integration.controller_stand_ins import LEASE, Stage, live_api, make_namespace
 from tests.waiting import eventually
 
 Outcomes = dict[str, dict[str, Any]]

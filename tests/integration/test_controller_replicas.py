@@ -14,8 +14,9 @@ import pytest
 
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.api_gateway import Answer, Call, Forward, Gateway, Severed
-from tests.integration.controller_life import LEASE, STEPS, Life
+from tests.integration.controller_life import STEPS, Life
 from tests.integration.controller_stand_ins import (
+    LEASE,
     OPERATOR_NAMESPACE,
     Operators,
     Replica,
@@ -299,8 +300,7 @@ def test_a_session_made_or_deleted_while_no_operator_runs(running: Operators, st
 
 def test_a_replica_without_its_lease_ends(running: Operators, stage: Stage) -> None:
     leader = running.start_leader(*SHORT_LEASE)
-    path = "/apis/coordination.k8s.io/v1/namespaces/whatsapp-operator-system/leases/whatsapp-operator-leader"
-    stage.api.patch(path, {"spec": {"holderIdentity": "somebody-else"}})
+    stage.api.patch(LEASE, {"spec": {"holderIdentity": "somebody-else"}})
     assert leader.process.wait(timeout=20) == 1
 
 

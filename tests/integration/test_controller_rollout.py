@@ -9,7 +9,6 @@ import pytest
 
 from tests.apiserver import ApiServer, Watch, conditions, sessions_path
 from tests.cluster.control_plane import ControlPlane
-from tests.integration.controller_life import LEASE
 from tests.integration.controller_stand_ins import (
     Replica,
     Stage,
@@ -17,6 +16,7 @@ from tests.integration.controller_stand_ins import (
     make_namespace,
     operators,
     paired,
+    release_lease,
     settled,
 )
 from tests.waiting import eventually
@@ -116,7 +116,7 @@ def test_a_bad_image_stops_and_is_rolled_back(stage: Stage, tmp_path: Path) -> N
         eventually(lambda: going(stage) == first, "two pods go", every=0.02)
         operator.process.kill()
         operator.process.wait()
-        stage.api.patch(LEASE, {"spec": {"holderIdentity": ""}})
+        release_lease(stage.api)
         operator = started.start_leader(*OPTIONS, f"{IMAGE}:2")
         settled(operator)
         assert (in_progress(stage), going(stage)) == (first, first), operator.text()

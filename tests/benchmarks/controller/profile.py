@@ -14,7 +14,8 @@ from typing import Final
 PROGRAM: Final = ("uv", "tool", "run", "py-spy@0.4.3")
 """Run from where uv keeps its tools: what only measures is not locked with what is tested."""
 RATE: Final = 200
-WAITING: Final = "select (selectors.py"
+WAITING: Final = ".select (selectors.py"
+"""On a busy machine a process that has been woken, but has no CPU yet, looks as if it worked there."""
 Stacks = dict[str, int]
 """Frames of a stack, outermost first, separated by semicolons; and the number of samples."""
 
@@ -50,10 +51,11 @@ async def profiling(pid: int, *, enabled: bool) -> AsyncIterator[Stacks]:
             raise RuntimeError(f"py-spy has left no profile (exit code {process.returncode})")
         for line in output.read_text().splitlines():
             stack, _, samples = line.rpartition(" ")
-            # On a busy machine a process that has been woken, but has no CPU yet, looks as if it worked.
-            if stack.rpartition(";")[2].startswith(WAITING):
-                continue
             stacks[stack] = stacks.get(stack, 0) + int(samples)
+
+
+def working(stacks: Stacks) -> Stacks:
+    return {stack: samples for stack, samples in stacks.items() if WAITING not in stack.rpartition(";")[2]}
 
 
 def by_package(stacks: Stacks) -> list[tuple[str, float]]:

@@ -175,6 +175,7 @@ def _costs(results: dict[str, Any]) -> str:
 
 def _profile(results: dict[str, Any]) -> str:
     name, stacks = next(((name, found["profile"]) for name, found in results.items() if found.get("profile")), ("", {}))
+    stacks = profile.working(stacks)
     if not stacks:
         return ""
     own = _table(

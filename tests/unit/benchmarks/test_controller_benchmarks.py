@@ -116,6 +116,8 @@ STACKS = {
 
 
 def test_a_profile_tells_whose_code_it_is_and_what_is_behind_a_function() -> None:
+    waiting = {"run (asyncio/runners.py:1);EpollSelector.select (selectors.py:468)": 7}
+    assert profile.working(STACKS | waiting) == STACKS
     assert profile.by_package(STACKS) == [("asyncio", 0.5), ("json", 0.375), ("whatsapp_operator", 0.125)]
     assert profile.by_function(STACKS) == [("controller.queue.work", 0.5)]
 

@@ -14,6 +14,7 @@ from tests.integration.controller_life import STEPS, Life
 from tests.integration.controller_stand_ins import (
     OPERATOR_NAMESPACE,
     Operators,
+    Replica,
     Stage,
     live_api,
     make_namespace,
@@ -80,6 +81,51 @@ def test_a_whole_life_with_no_right_on_the_whole_cluster(namespaced: list[str], 
     assert "forbidden" not in replica.text()
     assert elsewhere.session("stranger") == stranger
     assert elsewhere.find_pod("stranger") is None
+
+
+def test_a_namespace_that_is_not_served_does_not_hinder_the_others(
+    namespaced: list[str], api: ApiServer, tmp_path: Path
+) -> None:
+    """Neither at the start nor later; the one was served once, the other never was."""
+    here, lost = Stage(api, SERVED), make_namespace(api, "lost")
+    make_namespace(api, "never")
+    bindings = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SERVED}/rolebindings"
+    bound = {**api.get(f"{bindings}/whatsapp-operator"), "metadata": {"name": "whatsapp-operator"}}
+
+    def bind() -> None:
+        api.create(bindings.replace(SERVED, lost.namespace), bound)
+
+    def unbind() -> None:
+        api.delete(f"{bindings.replace(SERVED, lost.namespace)}/whatsapp-operator")
+
+    def left_out(replica: Replica) -> set[str]:
+        entries = [json.loads(line)["message"] for line in replica.text().splitlines()]
+        said = [entry for entry in entries if entry.startswith("not served, for the RoleBinding is not there: ")]
+        return set(said[-1].rpartition(": ")[2].split(", ")) if said else set()
+
+    bind()
+    with operators(api, tmp_path, f"{SERVED},{lost.namespace},never") as running:
+        replica = running.start_leader("--resync-seconds", "1")
+        lost.create("early", phone="+15551230311")
+        lost.connect("early", "+15551230311")
+        unbind()
+        eventually(lambda: left_out(replica) == {lost.namespace, "never"}, "it is told")
+        here.create("meanwhile", phone="+15551230312")
+        here.connect("meanwhile", "+15551230312")
+        api.delete(f"{bindings}/{names.SESSION_SERVICE_ACCOUNT}")
+        eventually(lambda: api.find(f"{bindings}/{names.SESSION_SERVICE_ACCOUNT}"), "the comparison goes on")
+        assert running.stop(replica) == 0
+        replica = running.start_leader("--resync-seconds", "600")
+        assert left_out(replica) == {lost.namespace, "never"}
+        lost.create("late", phone="+15551230313")
+        here.delete("meanwhile")
+        here.unlink("meanwhile")
+        here.gone("meanwhile")
+        assert lost.find_pod("late") is None
+        bind()
+        lost.connect("late", "+15551230313")
+        lost.condition("early", "Ready", status="True", reason="Connected")
+        assert running.stop(replica) == 0
 
 
 EVERYWHERE = [

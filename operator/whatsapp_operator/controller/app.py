@@ -9,7 +9,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from functools import partial
 from typing import Final
 
@@ -27,12 +27,20 @@ from whatsapp_operator.controller.rollout import Places, State
 from whatsapp_operator.controller.settings import LEADER_LEASE, Settings
 from whatsapp_operator.controller.views import Key
 from whatsapp_operator.kube.client import Client, keep_token_fresh, load_configuration
-from whatsapp_operator.kube.errors import GoneError, KubeError, ServerError, ThrottledError, UnreachableError
+from whatsapp_operator.kube.errors import (
+    ForbiddenError,
+    GoneError,
+    KubeError,
+    ServerError,
+    ThrottledError,
+    UnreachableError,
+)
 from whatsapp_operator.kube.lease import Election
 from whatsapp_operator.kube.watch import Reflector, read_all
 
 _log = logging.getLogger(__name__)
 
+# Without a page or a watch more.
 SYNC_SECONDS: Final = 60.0
 FIRST_COMPARE_ATTEMPTS: Final = 5
 # Backoff of the comparison, in seconds.
@@ -77,6 +85,14 @@ class Operator:
             *(make(cache, scope, self._add) for make in (watch.pod_feed, watch.volume_feed) for scope in scopes),
             watch.claim_feed(cache, settings.namespace, self._add),
         ]
+        self._trace = watch.WatchTrace(
+            settings.watch_namespaces,
+            self._feeds,
+            on_relist=self._resync.set,
+            on_restart=lambda plural: metrics.watch_restarts.labels(plural).inc(),
+        )
+        # As of the last comparison; nothing is decided there.
+        self._unserved: frozenset[str] = frozenset()
         self._events = EventWriter(client, namespace=settings.namespace, instance=settings.identity, clock=clock)
         self._executor = Executor(
             client, cache, options, namespace=settings.namespace, clock=clock, wake=self._dispatcher.add
@@ -98,6 +114,8 @@ class Operator:
     def why_not_ready(self) -> str | None:
         """None if the leader has read everything, or the standby sees the lease."""
         if self._election.leading:
+            if self._synced and self._unserved and self._unserved >= {*self._settings.watch_namespaces}:
+                return "no namespace is served, for no RoleBinding is there"
             return None if self._synced else "not synced yet"
         return None if self._election.watching else "the API server does not answer about the lease"
 
@@ -120,17 +138,12 @@ class Operator:
             self._metrics.leader.set(0)
 
     async def _lead(self) -> None:
-        trace = watch.WatchTrace(
-            self._settings.watch_namespaces,
-            self._feeds,
-            on_relist=self._resync.set,
-            on_restart=lambda plural: self._metrics.watch_restarts.labels(plural).inc(),
-        )
+        trace = self._trace
         registry = watch.make_registry(self._client, trace, self._sessions[0])
         namespaces = self._settings.watch_namespaces
         async with asyncio.TaskGroup() as group:
             group.create_task(_endless(self._events.run()), name="events")
-            group.create_task(_endless(self._synced_work(trace)), name="work")
+            group.create_task(_endless(self._synced_work()), name="work")
             watching = kopf.operator(
                 registry=registry,
                 settings=watch.make_settings(),
@@ -140,19 +153,16 @@ class Operator:
             )
             group.create_task(_endless(watching), name="sessions")
             for feed in self._feeds:
-                opened = partial(trace.opened, feed.resource.path(feed.namespace))
-                reflector = Reflector(self._client, feed, on_open=opened)
+                path = feed.resource.path(feed.namespace)
+                opened, refused = partial(trace.opened, path), partial(trace.refused, path)
+                reflector = Reflector(self._client, feed, on_open=opened, on_page=trace.paged, on_refused=refused)
                 group.create_task(_endless(reflector.run()), name=feed.resource.plural)
 
-    async def _synced_work(self, trace: watch.WatchTrace) -> None:
+    async def _synced_work(self) -> None:
         """Nothing is decided before everything is known; afterwards the list is compared again from time to time."""
         # A standby has seen them at its start, which may be weeks ago.
         await self._check_policies()
-        try:
-            async with asyncio.timeout(SYNC_SECONDS):
-                await trace.complete.wait()
-        except TimeoutError as error:
-            raise RuntimeError("not every watch could be opened: is the definition installed?") from error
+        await self._wait_for_watches()
         self._on_started()
         await self._compare_until_done(attempts=FIRST_COMPARE_ATTEMPTS)
         self._choose_primaries()
@@ -168,6 +178,21 @@ class Operator:
             group.create_task(_endless(self._compare_regularly()), name="compare")
             group.create_task(self._open_rollout(), name="rollout")
 
+    async def _wait_for_watches(self) -> None:
+        """However long the lists are, and however slow the API server is; but not if nothing comes any more.
+
+        Raises:
+            RuntimeError: not all could be opened.
+        """
+        while not self._trace.complete.is_set():
+            answers = self._trace.answers
+            try:
+                async with asyncio.timeout(SYNC_SECONDS):
+                    await self._trace.complete.wait()
+            except TimeoutError as error:
+                if self._trace.answers == answers:
+                    raise RuntimeError("not every watch could be opened: is the definition installed?") from error
+
     async def _open_rollout(self) -> None:
         """Not at once: while operators of two versions take turns, pods must not be replaced to and fro."""
         await asyncio.sleep(self._settings.rollout_delay)
@@ -176,8 +201,12 @@ class Operator:
 
     async def _compare_regularly(self) -> None:
         while True:
+            seconds = self._settings.resync_seconds
+            if self._unserved - self._trace.unserved:
+                # Its watches are open, or about to be refused too.
+                seconds = min(seconds, COMPARE_RETRY_LAST)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.resync_seconds):
+                async with asyncio.timeout(seconds):
                     await self._resync.wait()
             self._resync.clear()
             await self._check_policies()
@@ -224,14 +253,34 @@ class Operator:
 
         At first the sessions only: kopf does not tell when it has passed on its list; the other watches are their own.
         """
+        unserved = set(self._trace.unserved)
         for feed in self._sessions if first else (*self._feeds, *self._sessions):
-            await read_all(self._client, feed)
+            namespace = self._trace.dispensable.get(feed.resource.path(feed.namespace))
+            if namespace in unserved:
+                continue
+            try:
+                await read_all(self._client, feed)
+            except ForbiddenError:
+                if namespace is None:
+                    raise
+                unserved.add(namespace)
+        self._serve_all_but(frozenset(unserved))
         for claim in self._cache.claims_without_holder():
             try:
                 await self._executor.release_vanished(claim)
             except KubeError as error:
                 # The next comparison finds it again.
                 _log.warning("the holder of a claim was not looked up: %s", error, extra={"code": error.code})
+
+    def _serve_all_but(self, unserved: frozenset[str]) -> None:
+        if unserved:
+            _log.warning("not served, for the RoleBinding is not there: %s", ", ".join(sorted(unserved)))
+        back, self._unserved = self._unserved - unserved, unserved
+        if back:
+            self._choose_primaries(back)
+        for key in {*self._cache.sessions, *self._cache.pods} if back else ():
+            if key.namespace in back:
+                self._add(key)
 
     async def _ensure_namespaces(self) -> None:
         """Make the session pods' accounts and role bindings again where somebody has removed them."""
@@ -249,11 +298,12 @@ class Operator:
             for key in sessions if problem is not None else ():
                 self._add(key)
 
-    def _choose_primaries(self) -> None:
+    def _choose_primaries(self, namespaces: Set[str] | None = None) -> None:
         """Who was primary stays it; of two, which only a crash can leave, the older one."""
         marked = [
             (since, view.uid, (key.namespace, view.tenant))
             for key, view in self._cache.sessions.items()
+            if (namespaces is None or key.namespace in namespaces)
             if view.primary and (since := view.connected_since) is not None
         ]
         for _, uid, tenant in sorted(marked):
@@ -264,6 +314,10 @@ class Operator:
             self._dispatcher.add(key)
 
     async def _work(self, key: Key) -> None:
+        if key.namespace in self._unserved:
+            # All of it is queued once it is served.
+            self._places.seen(key)
+            return
         await self._reconciler.work(key, self._dispatcher)
 
 

@@ -3,6 +3,8 @@ watches of our own. All that is done here is to keep the cache and to queue the 
 """
 
 import asyncio
+import logging
+import random
 from collections.abc import Callable, Iterable, Set
 from types import SimpleNamespace
 from typing import Any, Final
@@ -14,7 +16,9 @@ from whatsapp_operator.api import names
 from whatsapp_operator.controller.cache import SELECTOR, Cache, owner
 from whatsapp_operator.controller.views import ClaimView, Key, session_key
 from whatsapp_operator.kube.client import LEASES, PERSISTENT_VOLUME_CLAIMS, PODS, SESSIONS, Client, Object
-from whatsapp_operator.kube.watch import Feed
+from whatsapp_operator.kube.watch import BACKOFF_FIRST, BACKOFF_LAST, Feed
+
+_log = logging.getLogger(__name__)
 
 CHUNK: Final = 100
 
@@ -122,11 +126,14 @@ class WatchTrace:
     Args:
         namespaces: the namespaces served; empty for all.
         feeds: what is watched beside kopf's sessions.
-        on_relist: called after a watch of kopf's was opened that had to begin with a new list.
+        on_relist: called after a watch of kopf's was opened that had to begin with a new list, or one that was
+            forbidden until then.
         on_restart: called with the plural of a resource whose watch was opened again.
 
     Attributes:
-        complete: set once every watch was opened.
+        complete: set once every watch was opened, but for those of namespaces in which this is forbidden.
+        dispensable: the namespace of each path that the others do without while it is forbidden.
+        answers: counts pages and watches that came until then.
     """
 
     def __init__(
@@ -139,7 +146,12 @@ class WatchTrace:
     ) -> None:
         scopes: tuple[str | None, ...] = namespaces or (None,)
         self._of_kopf = frozenset(SESSIONS.path(scope) for scope in scopes)
+        feeds = tuple(feeds)
         self._expected = self._of_kopf | {feed.resource.path(feed.namespace) for feed in feeds}
+        resources = {SESSIONS, *(feed.resource for feed in feeds)} - {LEASES}
+        self.dispensable = {resource.path(namespace): namespace for resource in resources for namespace in namespaces}
+        self._refused: set[str] = set()
+        self.answers = 0
         self._listed: set[str] = set()
         self._open: set[str] = set()
         self._on_relist = on_relist
@@ -162,6 +174,7 @@ class WatchTrace:
     def seen(self, path: str, *, watch: bool) -> None:
         """A list was answered, or a watch opened."""
         if not watch:
+            self.answers += 1
             self._listed.add(path)
             return
         again = self.opened(path)
@@ -174,11 +187,54 @@ class WatchTrace:
         """A watch was opened; whether again."""
         again = path in self._open
         self._open.add(path)
-        if self._open >= self._expected:
-            self.complete.set()
+        self.answers += 1
+        if path in self._refused:
+            self._refused.discard(path)
+            if (namespace := self.dispensable[path]) not in self.unserved:
+                _log.info("the namespace is served again: %s", namespace)
+            self._on_relist()
+        self._look_whether_complete()
         if again:
             self._on_restart(path.rpartition("/")[2])
         return again
+
+    def paged(self) -> None:
+        """A page of another list than kopf's was read."""
+        self.answers += 1
+
+    def refused(self, path: str) -> bool:
+        """A list or watch was forbidden; whether the other namespaces do without it."""
+        namespace = self.dispensable.get(path)
+        if namespace is None:
+            return False
+        if namespace not in self.unserved:
+            _log.warning("the namespace is not served, for its RoleBinding is not there: %s", namespace)
+        self._refused.add(path)
+        self._look_whether_complete()
+        return True
+
+    @property
+    def unserved(self) -> frozenset[str]:
+        """The namespaces in which something was forbidden the last time."""
+        return frozenset(self.dispensable[path] for path in self._refused)
+
+    def _look_whether_complete(self) -> None:
+        if self._open | self._refused >= self._expected:
+            self.complete.set()
+
+    async def patience(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """For the HTTP session that kopf is given: kopf ends, and all tasks with it, where one namespace is forbidden.
+
+        The answer is waited for until there is another one; kopf has a time-out for that, and asks again after it.
+        """
+        pause = BACKOFF_FIRST
+        while (response := await handler(request)).status == 403 and self.refused(request.url.path):
+            response.release()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(BACKOFF_LAST, 2 * pause)
+        return response
 
 
 def make_registry(client: Client, trace: WatchTrace, sessions: Feed[Key]) -> kopf.OperatorRegistry:
@@ -187,7 +243,7 @@ def make_registry(client: Client, trace: WatchTrace, sessions: Feed[Key]) -> kop
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        session = client.open_session([trace.config()])
+        session = client.open_session([trace.config()], [trace.patience])
         return kopf.AiohttpSession(aiohttp_session=session, server=client.server)
 
     def feed(event: kopf.RawEvent, **_: Any) -> bool:

@@ -126,7 +126,11 @@ class Client:
             await self._http.close()
         await self._api.close()
 
-    def open_session(self, trace_configs: Sequence[aiohttp.TraceConfig] = ()) -> aiohttp.ClientSession:
+    def open_session(
+        self,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        middlewares: Sequence[aiohttp.ClientMiddlewareType] = (),
+    ) -> aiohttp.ClientSession:
         """An HTTP session with this client's trust and identity, for a library that speaks to the API server itself."""
 
         async def authenticate(
@@ -137,7 +141,7 @@ class Client:
 
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._api.rest_client.ssl_context),
-            middlewares=(authenticate,),
+            middlewares=(*middlewares, authenticate),
             trace_configs=list(trace_configs),
             proxy=self._configuration.proxy,
             read_bufsize=2**21,

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from whatsapp_operator.kube.client import Client, Object, Resource
-from whatsapp_operator.kube.errors import GoneError, InvalidError, KubeError, ServerError, ThrottledError
+from whatsapp_operator.kube.errors import (
+    ForbiddenError,
+    GoneError,
+    InvalidError,
+    KubeError,
+    ServerError,
+    ThrottledError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -47,10 +54,10 @@ class Feed(Generic[K]):
     label_selector: str = ""
 
 
-async def read_all(client: Client, feed: Feed[K]) -> str:
-    """Feed a whole list; no more than one page of it is in memory. Returns its resourceVersion.
+async def read_all(client: Client, feed: Feed[K], *, on_page: Callable[[], object] = lambda: None) -> str:
+    """Feed a whole list; no more than one page of it is in memory, and `on_page` is called after each.
 
-    Where an object could not be taken, nothing is pruned: it would be taken for gone.
+    Returns its resourceVersion. Where an object could not be taken, nothing is pruned: it would be taken for gone.
 
     Raises:
         KubeError: the list could not be read to its end; what was read until then was fed, and nothing pruned.
@@ -68,6 +75,7 @@ async def read_all(client: Client, feed: Feed[K]) -> str:
             for body in page.items:
                 is_whole &= _told(feed, put, body)
             version = page.resource_version
+            on_page()
     if is_whole:
         feed.prune(listed, version)
     return version
@@ -91,6 +99,8 @@ class Reflector(Generic[K]):
 
     Args:
         on_open: called each time a watch is open; the first time, everything there was has been fed.
+        on_page: called after each page of a list.
+        on_refused: called each time that the list or the watch is forbidden.
         jitter: returns a factor between 0.5 and 1 for each pause.
     """
 
@@ -100,11 +110,15 @@ class Reflector(Generic[K]):
         feed: Feed[K],
         *,
         on_open: Callable[[], object],
+        on_page: Callable[[], object] = lambda: None,
+        on_refused: Callable[[], object] = lambda: None,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311
     ) -> None:
         self._client = client
         self._feed = feed
         self._on_open = on_open
+        self._on_page = on_page
+        self._on_refused = on_refused
         self._jitter = jitter
         self._version: str | None = None
         self._failures = 0
@@ -113,9 +127,9 @@ class Reflector(Generic[K]):
     async def run(self) -> None:
         """Follow until cancelled."""
         clock = asyncio.get_running_loop().time
+        error: KubeError | None = None
         while True:
-            self._opened, asked = float("inf"), 0.0
-            error: KubeError | None = None
+            self._opened, asked, before, error = float("inf"), 0.0, error, None
             try:
                 await self._follow(clock)
             except GoneError:
@@ -132,7 +146,12 @@ class Reflector(Generic[K]):
                 self._version = None
             if error is not None:
                 extra = {"retry": round(seconds, 1), "code": error.code}
-                _log.warning("the watch of %s is opened again: %s", self._feed.resource.plural, error, extra=extra)
+                # What is forbidden may stay so for months.
+                repeats = isinstance(error, ForbiddenError) and isinstance(before, ForbiddenError)
+                level = logging.DEBUG if repeats else logging.WARNING
+                _log.log(level, "the watch of %s is opened again: %s", self._feed.resource.plural, error, extra=extra)
+            if isinstance(error, ForbiddenError):
+                self._on_refused()
             await asyncio.sleep(seconds)
 
     async def _follow(self, clock: Callable[[], float]) -> None:
@@ -143,7 +162,7 @@ class Reflector(Generic[K]):
             self._on_open()
 
         if self._version is None:
-            self._version = await read_all(self._client, feed)
+            self._version = await read_all(self._client, feed, on_page=self._on_page)
         events = self._client.watch(
             feed.resource,
             feed.namespace,

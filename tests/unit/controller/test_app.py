@@ -5,11 +5,12 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.controller.builders import OPTIONS
-from whatsapp_operator.controller import policies
+from whatsapp_operator.controller import app, policies
 from whatsapp_operator.controller.app import FIRST_COMPARE_ATTEMPTS, Operator
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.metrics import Metrics
 from whatsapp_operator.controller.settings import Settings
+from whatsapp_operator.controller.views import Key
 from whatsapp_operator.kube.client import LEASES, Client, Object, Page, Resource
 from whatsapp_operator.kube.errors import (
     ForbiddenError,
@@ -30,6 +31,7 @@ class ApiStandIn:
     def __init__(self, *failures: KubeError) -> None:
         self.failures = list(failures)
         self.refused: dict[str, KubeError] = {}
+        self.forbidden: set[str | None] = set()
         self.listed = 0
         self.created: list[tuple[str, str | None]] = []
         self.leases: list[Object] = []
@@ -41,6 +43,8 @@ class ApiStandIn:
         self.listed += 1
         if self.failures:
             raise self.failures.pop(0)
+        if namespace in self.forbidden:
+            raise ForbiddenError("no", code=403)
         yield Page(self.leases if resource is LEASES else [], "1")
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
@@ -64,10 +68,12 @@ class ApiStandIn:
         return body
 
 
-def operator(api: Any, *, resync_seconds: float = 600.0, cache: Cache | None = None) -> Operator:
+def operator(
+    api: Any, *, resync_seconds: float = 600.0, cache: Cache | None = None, namespaces: tuple[str, ...] = ()
+) -> Operator:
     found = cache if cache is not None else Cache()
     return Operator(
-        Settings(OPTIONS, "system", "me", resync_seconds=resync_seconds),
+        Settings(OPTIONS, "system", "me", watch_namespaces=namespaces, resync_seconds=resync_seconds),
         client=cast(Client, api),
         election=cast(Election, None),
         metrics=Metrics(found, per_object=False),
@@ -166,3 +172,60 @@ async def test_a_claim_that_cannot_be_released_does_not_end_the_comparison() -> 
     api.refused = {"leases": THROTTLED}
     await operator(api)._compare()
     assert api.deleted == [("phone-1", "l", "1")]
+
+
+async def test_a_namespace_that_is_forbidden_is_left_out_until_it_is_back(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = with_sessions(("a", "one"), ("b", "one"))
+    api = ApiStandIn()
+    found = operator(api, cache=cache, namespaces=("a", "b"))
+    worked: list[Key] = []
+    found._synced = True
+    monkeypatch.setattr(found._dispatcher, "add", worked.append)
+    api.forbidden = {"a"}
+    await found._compare()
+    assert [record.getMessage() for record in caplog.records] == ["not served, for the RoleBinding is not there: a"]
+    assert set(cache.sessions) == {Key("a", "one")}
+    assert worked == [Key("b", "one")]
+    await found._work(Key("a", "one"))
+    worked.clear()
+    api.forbidden = {"b"}
+    await found._compare()
+    # It was listed: its session is gone.
+    assert worked == [Key("a", "one")]
+
+
+async def test_what_comes_back_is_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = with_sessions(("a", "one"))
+    found = operator(ApiStandIn(), cache=cache, namespaces=("a",))
+    worked: list[Key] = []
+    monkeypatch.setattr(found._dispatcher, "add", worked.append)
+    found._serve_all_but(frozenset({"a"}))
+    found._synced = True
+    found._serve_all_but(frozenset())
+    assert worked == [Key("a", "one")]
+
+
+async def test_claims_are_not_left_out() -> None:
+    api = ApiStandIn()
+    api.forbidden = {"system"}
+    with pytest.raises(ForbiddenError):
+        await operator(api, namespaces=("a", "system"))._compare()
+
+
+async def test_watches_are_waited_for_as_long_as_something_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = operator(ApiStandIn())
+    waits = 0
+
+    async def wait() -> None:
+        nonlocal waits
+        waits += 1
+        if waits < 4:
+            found._trace.paged()
+        raise TimeoutError
+
+    monkeypatch.setattr(found._trace.complete, "wait", wait)
+    with pytest.raises(RuntimeError, match="is the definition installed"):
+        await found._wait_for_watches()
+    assert waits == 4

@@ -1,9 +1,16 @@
+import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from yarl import URL
 
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.views import Key
 from whatsapp_operator.controller.watch import WatchTrace, claim_feed, pod_feed, volume_feed
 from whatsapp_operator.kube.client import Object
+from whatsapp_operator.kube.watch import BACKOFF_LAST
 
 SESSIONS = "/apis/whatsapp-operator.io/v1alpha1/whatsappsessions"
 PODS = "/api/v1/pods"
@@ -114,3 +121,76 @@ def test_what_has_only_left_the_selection_can_come_back_as_it_is() -> None:
     found.woken.clear()
     assert found.woken_by(lambda: found.feed.put(claim(1, "team/first/f"))) == []
     assert found.woken_by(lambda: found.feed.put(claim(2, "team/first/f"))) == ["first"]
+
+
+def sessions_in(namespace: str) -> str:
+    return f"/apis/whatsapp-operator.io/v1alpha1/namespaces/{namespace}/whatsappsessions"
+
+
+def paths_in(namespace: str) -> list[str]:
+    plurals = ("pods", "persistentvolumeclaims")
+    return [sessions_in(namespace), *(f"/api/v1/namespaces/{namespace}/{plural}" for plural in plurals)]
+
+
+def test_the_others_do_without_a_namespace_that_is_forbidden(caplog: pytest.LogCaptureFixture) -> None:
+    found = Trace(("a", "b"))
+    for path in paths_in("a"):
+        found.trace.opened(path)
+    for path in [*paths_in("b"), *paths_in("b")]:
+        assert found.trace.refused(path)
+    assert found.trace.complete.is_set()
+    assert found.trace.unserved == {"b"}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    for path in paths_in("b"):
+        assert found.trace.unserved == {"b"}
+        found.trace.opened(path)
+    assert found.trace.unserved == set()
+    assert found.relists == 3
+
+
+def test_nobody_does_without_what_is_watched_in_all_namespaces() -> None:
+    found = Trace()
+    assert not found.trace.refused(SESSIONS)
+    assert not found.trace.refused(PODS)
+    assert (found.trace.complete.is_set(), found.trace.unserved) == (False, frozenset())
+
+
+class AnswerStandIn:
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.released = False
+
+    def release(self) -> None:
+        self.released = True
+
+
+async def ask(trace: WatchTrace, path: str, *statuses: int) -> tuple[AnswerStandIn, list[AnswerStandIn]]:
+    """What kopf is answered, and the answers that it is not shown."""
+    answers = [AnswerStandIn(status) for status in statuses]
+    left = iter(answers)
+
+    async def handler(_: Any) -> AnswerStandIn:
+        return next(left)
+
+    request = SimpleNamespace(url=URL(f"https://api.example{path}?watch=true"))
+    given = cast(AnswerStandIn, await trace.patience(cast(Any, request), cast(Any, handler)))
+    return given, [answer for answer in answers if answer.released]
+
+
+async def test_kopf_waits_where_it_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    yield_to_others = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await yield_to_others(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    found = Trace(("a",))
+    given, held = await ask(found.trace, sessions_in("a"), *[403] * 20, 200)
+    assert (given.status, len(held), len(pauses)) == (200, 20, 20)
+    assert BACKOFF_LAST / 2 <= max(pauses) <= BACKOFF_LAST
+    given, held = await ask(found.trace, sessions_in("a"), 410)
+    assert (given.status, held) == (410, [])
+    given, held = await ask(Trace().trace, SESSIONS, 403)
+    assert (given.status, held) == (403, [])

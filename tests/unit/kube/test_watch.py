@@ -71,7 +71,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.told: list[str] = []
-        self.opened = 0
+        self.opened = self.pages = self.refused = 0
         self.feed: Feed[str] = Feed(PODS, "team", self.put, self.remove, self.prune, "a=b")
 
     def put(self, body: Object) -> str | None:
@@ -90,6 +90,12 @@ class Kept:
     def open(self) -> None:
         self.opened += 1
 
+    def page(self) -> None:
+        self.pages += 1
+
+    def refuse(self) -> None:
+        self.refused += 1
+
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -107,7 +113,14 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 async def follow(api: Api) -> Kept:
     kept = Kept()
-    reflector = Reflector(cast(Client, api), kept.feed, on_open=kept.open, jitter=lambda: 1.0)
+    reflector = Reflector(
+        cast(Client, api),
+        kept.feed,
+        on_open=kept.open,
+        on_page=kept.page,
+        on_refused=kept.refuse,
+        jitter=lambda: 1.0,
+    )
     with suppress(EndError):
         await reflector.run()
     return kept
@@ -205,3 +218,15 @@ async def test_one_strange_object_does_not_end_the_watch_of_the_others(
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
         "what cannot be read is left out: pods None/strange: ValueError"
     ] * 2
+
+
+async def test_what_stays_forbidden_is_told_once(pauses: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    forbidden, away = ForbiddenError("no", code=403), UnreachableError("away")
+    lists = [[forbidden], [forbidden], [away], [forbidden], [Page([], "7"), Page([], "7")]]
+    kept = await follow(Api(lists, [[forbidden], [forbidden]]))
+    assert [cast(Any, record.args)[1] for record in caplog.records if record.levelname == "WARNING"] == [
+        forbidden,
+        away,
+        forbidden,
+    ]
+    assert (kept.refused, kept.pages) == (5, 2)

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.controller.builders import OPTIONS
-from whatsapp_operator.controller import app, policies
+from whatsapp_operator.controller import policies
 from whatsapp_operator.controller.app import FIRST_COMPARE_ATTEMPTS, Operator
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.metrics import Metrics

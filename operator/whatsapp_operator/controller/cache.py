@@ -181,6 +181,10 @@ class Cache:
         self.secrets_taken.discard(view.uid)
         self.secrets_restored.pop(view.uid, None)
         self.namespaces_terminating.pop(view.uid, None)
+        for name in [name for name, keys in self.waiting.items() if key in keys]:
+            self.waiting[name].discard(key)
+            if not self.waiting[name]:
+                del self.waiting[name]
         heirs = [waiting for claim in self.claims_of(view.uid) for waiting in self.waiting.get(claim.name, ())]
         if self.primaries.get((key.namespace, view.tenant)) != view.uid:
             return heirs

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 from whatsapp_operator.api import names
 from whatsapp_operator.api.models import WhatsAppSession
@@ -30,7 +30,7 @@ from whatsapp_operator.controller.actions import (
     ResizeVolume,
     TakeOverClaim,
 )
-from whatsapp_operator.controller.cache import Cache
+from whatsapp_operator.controller.cache import Cache, Store, owner
 from whatsapp_operator.controller.conditions import told
 from whatsapp_operator.controller.objects import labels, lease, rolebinding, serviceaccount
 from whatsapp_operator.controller.observed import Problem
@@ -343,7 +343,7 @@ class Executor:
             created = await self._client.create(PERSISTENT_VOLUME_CLAIMS, metadata["namespace"], body)
         except AlreadyExistsError:
             created = await self._client.get(PERSISTENT_VOLUME_CLAIMS, metadata["namespace"], metadata["name"])
-            if not _labelled(created):
+            if not _labelled(created) or self._is_lost(created, self._cache.volumes):
                 return _taken("PersistentVolumeClaim", metadata["name"])
             created = await self._select_again(PERSISTENT_VOLUME_CLAIMS, created, body)
         except (ForbiddenError, InvalidError) as error:
@@ -368,7 +368,7 @@ class Executor:
             created = await self._client.create(PODS, metadata["namespace"], body)
         except AlreadyExistsError:
             created = await self._client.get(PODS, metadata["namespace"], metadata["name"])
-            if not _labelled(created):
+            if not _labelled(created) or self._is_lost(created, self._cache.pods):
                 return _taken("Pod", metadata["name"])
             created = await self._select_again(PODS, created, body)
         except (ForbiddenError, InvalidError) as error:
@@ -377,6 +377,13 @@ class Executor:
             return self._rejected(error, "Pod")
         self._cache.put_pod(created)
         return None
+
+    def _is_lost(self, found: Object, store: Store[Any]) -> bool:
+        """Whether nobody can tell whose it is, and it has left the selection: to the watches it is gone as it is."""
+        metadata, key = found["metadata"], owner(found)
+        anonymous = names.LABEL_SESSION_UID not in (metadata.get("labels") or {})
+        known = key is not None and store.get(key) is not None
+        return anonymous and not known and key is not None and not store.is_news(key, metadata["resourceVersion"])
 
     async def _select_again(self, resource: Resource, found: Object, body: Object) -> Object:
         """Mend the labels of an object of this very session that the watches do not select by what is left of them."""
@@ -451,13 +458,26 @@ class Executor:
             self._wake(concerned)
 
     async def _look_claim(self, name: str) -> None:
+        """Keep the claim as it was read, and wake whom that concerns: the watch's news of it are none any more."""
         key = Key(self._namespace, name)
         try:
-            self._cache.put_claim(await self._client.get(LEASES, self._namespace, name))
+            found = await self._client.get(LEASES, self._namespace, name)
         except NotFoundError:
             known = self._cache.claims.get(key)
-            if known is not None:
-                self._cache.remove_claim(key, known.uid, known.version)
+            if known is None:
+                return
+            self._cache.remove_claim(key, known.uid, known.version)
+            concerned = self._cache.waiting.pop(name, set())
+        else:
+            known = self._cache.claims.get(key)
+            if not self._cache.put_claim(found):
+                return
+            concerned = self._cache.waiting.get(name, set())
+        holders = {
+            claim.holder for claim in (known, self._cache.claims.get(key)) if claim is not None and claim.session
+        }
+        for session in holders | concerned:
+            self._wake(session)
 
     async def _look_object(self, resource: Resource, namespace: str, name: str) -> None:
         put, forget = (

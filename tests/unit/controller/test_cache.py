@@ -165,3 +165,11 @@ def test_a_session_that_was_made_again_unseen_leaves_nothing_of_the_former_one()
     assert (cache.primaries, cache.secrets) == ({}, {})
     assert [key for key, _ in cache.tenant("team", "acme")] == [Key("team", "heir")]
     assert [key for key, _ in cache.tenant("team", "other")] == [KEY]
+
+
+def test_a_session_that_is_gone_waits_for_no_phone_any_more() -> None:
+    cache = Cache()
+    cache.put_session(body(5))
+    cache.waiting = {"phone-1": {KEY, Key("team", "other")}, "phone-2": {KEY}}
+    cache.remove_session(KEY, "u", "6")
+    assert cache.waiting == {"phone-1": {Key("team", "other")}}

@@ -3,8 +3,9 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.controller.builders import OPTIONS, UID, lease, pod, session
+from whatsapp_operator.api import names
 from whatsapp_operator.api.reasons import Reason
-from whatsapp_operator.controller.actions import CreateSecret, DeleteSecret, EnsureNamespace
+from whatsapp_operator.controller.actions import AcquireClaim, CreatePod, CreateSecret, DeleteSecret, EnsureNamespace
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.execute import Executor
 from whatsapp_operator.controller.objects import secret
@@ -169,3 +170,49 @@ async def test_a_claim_that_was_taken_over_meanwhile_is_not_released() -> None:
     await scene.executor.release_vanished(lease())
     assert scene.api.requests[-1] == ("get", "leases", "phone-1", None)
     assert scene.woken == []
+
+
+def claim(version: str, holder: str) -> dict[str, Any]:
+    metadata = {"namespace": "system", "name": "phone-1", "uid": "lease-phone-1", "resourceVersion": version}
+    return {"metadata": metadata, "spec": {"holderIdentity": holder}}
+
+
+@pytest.mark.parametrize(
+    ("found", "woken", "waiting"),
+    [
+        pytest.param(NOT_FOUND, ["first", "waiting"], False, id="gone"),
+        pytest.param(claim("6", "team/next/n"), ["first", "next", "waiting"], True, id="given to another one"),
+        pytest.param(claim("5", "team/first/f"), [], True, id="as it was"),
+    ],
+)
+async def test_a_claim_that_was_read_wakes_whom_it_concerns(found: Any, woken: list[str], waiting: bool) -> None:
+    scene = Scene({("create", "leases"): TAKEN, ("get", "leases"): found})
+    scene.cache.put_claim(claim("5", "team/first/f"))
+    scene.cache.waiting["phone-1"] = {Key("team", "waiting")}
+    await scene.executor.run(session(), [AcquireClaim("phone-1")])
+    assert sorted(key.name for key in scene.woken) == woken
+    assert ("phone-1" in scene.cache.waiting) is waiting
+
+
+def stripped(version: str) -> dict[str, Any]:
+    """The session's pod, without the labels that tell whose it is and what selects it."""
+    labels = {names.LABEL_SESSION: "shop"}
+    return {
+        "metadata": {
+            "namespace": "team",
+            "name": "wa-shop",
+            "uid": "p",
+            "resourceVersion": version,
+            "labels": labels,
+        }
+    }
+
+
+async def test_what_was_taken_out_of_sight_is_told() -> None:
+    scene = Scene({("create", "pods"): TAKEN, ("get", "pods"): stripped("6")})
+    scene.cache.put_pod(stripped("5"))
+    scene.cache.remove_pod(stripped("6"))
+    create = CreatePod({"metadata": {"namespace": "team", "name": "wa-shop", "labels": {names.LABEL_SESSION_UID: UID}}})
+    (problem,) = await scene.executor.run(session(), [create])
+    assert problem.reason is Reason.NAME_CONFLICT
+    assert scene.cache.pods.get(KEY) is None

@@ -26,6 +26,7 @@ _REMEMBERED: Final = 10_000
 _WAITING: Final = 1_000
 
 UNLINK_TIMED_OUT: Final = "UnlinkTimedOut"
+DEFINITION_OUTDATED: Final = "DefinitionOutdated"
 PAIRING_SUCCEEDED: Final = "PairingSucceeded"
 PAIRING_FAILED: Final = "PairingFailed"
 

@@ -19,12 +19,24 @@ from whatsapp_operator.controller.plan import Plan, plan
 from whatsapp_operator.controller.queue import Dispatcher
 from whatsapp_operator.controller.settings import Options
 from whatsapp_operator.controller.views import Key
-from whatsapp_operator.kube.errors import ConflictError, KubeError, NotFoundError, NotLeadingError, ThrottledError
+from whatsapp_operator.kube.errors import (
+    ConflictError,
+    KubeError,
+    NotFoundError,
+    NotLeadingError,
+    ThrottledError,
+    UndeclaredFieldError,
+)
 
 _log = logging.getLogger(__name__)
 
 # A first pass needs four steps: finalizer and claim; account, Secret and volume; pod; status.
 MOST_STEPS: Final = 8
+
+_DEFINITION_OUTDATED: Final = (
+    "The status cannot be written: the definition of WhatsAppSession that is installed is older than the operator."
+    " Apply the one of the operator's version: kubectl apply --server-side -f crds/"
+)
 
 
 class Reconciler:
@@ -164,6 +176,10 @@ class Reconciler:
             except NotFoundError:
                 _log.debug("the session went in the meantime")
                 return
+            except UndeclaredFieldError:
+                _log.error(_DEFINITION_OUTDATED)
+                self._events.add(session, Event("Warning", events.DEFINITION_OUTDATED, _DEFINITION_OUTDATED))
+                raise
             counts = status.counts(before, new, o.report, created=session.metadata.creation_timestamp)
             self._metrics.count(counts)
             pairing = o.report.pairing if o.report is not None else None

@@ -69,6 +69,10 @@ class ServerError(KubeError):
     """5xx."""
 
 
+class UndeclaredFieldError(KubeError):
+    """500 of a server-side apply: the definition that is installed does not have one of the fields."""
+
+
 class UnreachableError(KubeError):
     """No answer: connection refused or broken, or the time-out of the call is over. The write may have been done."""
 
@@ -77,6 +81,7 @@ class NotLeadingError(KubeError):
     """The write was not sent, because this process does not hold the lease any more."""
 
 
+_UNDECLARED: Final = "field not declared in schema"
 _BY_CODE: Final[dict[int, type[KubeError]]] = {
     400: InvalidError,
     401: UnauthorizedError,
@@ -109,5 +114,7 @@ def from_response(code: int, status: Any, retry_after: str | None) -> KubeError:
         kind = AlreadyExistsError if reason == "AlreadyExists" else ConflictError
         return kind(message, code=code, reason=reason)
     causes = tuple(str(cause.get("reason", "")) for cause in details.get("causes") or ())
+    if code == 500 and _UNDECLARED in message:
+        return UndeclaredFieldError(message, code=code, reason=reason)
     kind_by_code = _BY_CODE.get(code, ServerError if code >= 500 else KubeError)
     return kind_by_code(message, code=code, reason=reason, causes=causes)

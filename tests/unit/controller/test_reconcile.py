@@ -21,6 +21,7 @@ from whatsapp_operator.controller.reconcile import Reconciler
 from whatsapp_operator.controller.rollout import Places
 from whatsapp_operator.controller.settings import MaxUnavailable
 from whatsapp_operator.controller.views import Key
+from whatsapp_operator.kube.errors import KubeError, UndeclaredFieldError
 
 KEY = Key("team", "shop")
 
@@ -38,6 +39,7 @@ class ExecutorStandIn:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self.done: list[type] = []
+        self.refusal: KubeError | None = None
 
     async def run(self, session: WhatsAppSession, actions: Sequence[Action]) -> tuple[Problem, ...]:
         self.done += [type(action) for action in actions]
@@ -47,6 +49,8 @@ class ExecutorStandIn:
         return (Problem(Reason.POD_REJECTED, "quota"),) if refused else ()
 
     async def write_status(self, session: WhatsAppSession, status: dict[str, Any]) -> dict[str, Any]:
+        if self.refusal is not None:
+            raise self.refusal
         return status
 
     async def remove_orphan(self, key: Key) -> None:
@@ -129,3 +133,12 @@ async def test_a_deletion_that_is_refused_is_looked_at_when_its_time_is_over() -
         scene.queue.retry(KEY, scene.now)
     scene.now += UNLINK_SECONDS - 1
     assert await scene.turn() == pytest.approx(1.0)
+
+
+async def test_a_definition_that_is_too_old_is_told_with_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    scene = await deleted_after_failures(0)
+    scene.executor.refusal = UndeclaredFieldError(".status.rollout: field not declared in schema", code=500)
+    assert await scene.turn() == pytest.approx(0.2)
+    assert scene.events.told[-1:] == ["DefinitionOutdated"]
+    [error] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert error.endswith("kubectl apply --server-side -f crds/")

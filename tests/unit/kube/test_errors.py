@@ -19,6 +19,7 @@ from whatsapp_operator.kube import errors
         (429, {}, "3", errors.ThrottledError),
         (429, {}, None, errors.ThrottledError),
         (500, {}, None, errors.ServerError),
+        (500, {"message": "x: .status.new: field not declared in schema"}, None, errors.UndeclaredFieldError),
         (503, {}, None, errors.ServerError),
         (503, {}, "1", errors.ThrottledError),
         (504, None, None, errors.ServerError),

@@ -200,21 +200,29 @@ def test_a_pod_that_the_api_server_refuses_is_tried_again(
     stage.connect(name, "+15551230307")
 
 
-def test_a_volume_that_cannot_grow_does_not_stop_the_session(operator: Replica, stage: Stage) -> None:
-    storage = {"storageClassName": "by-hand", "accessMode": "ReadWriteOnce"}
+def volume_by_hand(stage: Stage, name: str) -> dict[str, str]:
+    """Make a volume that only one claim finds; returns the session's `storage` that asks for it."""
     volume = {
-        "metadata": {"name": "by-hand"},
+        "metadata": {"name": name},
         "spec": {
             "capacity": {"storage": "256Mi"},
             "accessModes": ["ReadWriteOnce"],
-            "storageClassName": "by-hand",
+            "storageClassName": name,
             "hostPath": {"path": "/nonexistent"},
         },
     }
     stage.api.create("/api/v1/persistentvolumes", volume)
-    uid = connected(stage, "growing", "+15551230308", storage=storage)
-    claim = stage.volume_path("growing")
+    return {"storageClassName": name, "accessMode": "ReadWriteOnce"}
+
+
+def bound(stage: Stage, name: str) -> None:
+    claim = stage.volume_path(name)
     eventually(lambda: stage.api.get(claim)["status"].get("phase") == "Bound", "the volume is bound")
+
+
+def test_a_volume_that_cannot_grow_does_not_stop_the_session(operator: Replica, stage: Stage) -> None:
+    uid = connected(stage, "growing", "+15551230308", storage=volume_by_hand(stage, "growing"))
+    bound(stage, "growing")
     stage.patch("growing", {"spec": {"storage": {"size": "512Mi"}}})
     stalled = stage.condition("growing", "Stalled", status="True", reason="ExpansionRefused")
     for part in ("only dynamically provisioned pvc can be resized", "allowVolumeExpansion, or set the former size"):
@@ -255,7 +263,8 @@ def test_a_volume_of_another_phone_is_made_anew_when_it_is_deleted(operator: Rep
 
 
 def test_a_connected_session_outlasts_the_deletion_of_its_volume(operator: Replica, stage: Stage) -> None:
-    uid = connected(stage, "held-on", "+15551230312")
+    uid = connected(stage, "held-on", "+15551230312", storage=volume_by_hand(stage, "held-on"))
+    bound(stage, "held-on")
     before = stage.api.get(stage.volume_path("held-on"))["metadata"]["uid"]
     stage.api.delete(stage.volume_path("held-on"))
     settled(operator)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.apiserver import ApiServer
+from tests.apiserver import ApiServer, sessions_path
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.controller_stand_ins import (
     OPERATOR_NAMESPACE,
@@ -76,7 +76,12 @@ def test_what_a_session_owns(operator: Replica, stage: Stage) -> None:
 
 
 def test_from_apply_to_connected_in_few_writes(operator: Replica, stage: Stage) -> None:
+    # A pod that does not start within 10 s is told of, which is a write too.
     stage.create("life", phone="+15551230102", tenant="life")
+    stage.pod("life")
+    for other in stage.api.get(sessions_path(stage.namespace))["items"]:
+        stage.delete(other["metadata"]["name"])
+        stage.gone(other["metadata"]["name"])
     before = settled(operator)
     stage.create("counted", phone="+15551230103", tenant="counted")
     stage.condition("counted", "Reconciling", status="True", reason="Progressing")

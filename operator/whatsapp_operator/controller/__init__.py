@@ -1,1 +1,1 @@
-"""The operator: kopf puts keys on a queue, a pure plan decides, the executor writes."""
+"""The operator: watches put keys on a queue, a pure plan decides, the executor writes."""

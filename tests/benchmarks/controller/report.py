@@ -111,7 +111,7 @@ def _targets(results: dict[str, Any]) -> str:
             value *= target.scale
             verdict = "held" if value <= target.most else "**missed**"
             if sessions < target.sessions:
-                verdict = f"to be held with {target.sessions:,}"
+                verdict += f", to be held with {target.sessions:,}"
             measured, most = f"{number(value)} {target.unit}".strip(), f"{target.most:g} {target.unit}".strip()
             rows.append((target.what, f"{sessions:,}", measured, most, verdict))
     return "### Targets\n\n" + _table(("what", "sessions", "measured", "at most", ""), rows) if rows else ""

@@ -356,12 +356,12 @@ async def failover(bench: Bench, leader: Replica, sessions: int, rounds: int) ->
     return {"rounds": rounds, "among": sessions, "seconds": times, "worst_seconds": max(times)}, leader
 
 
-async def restart(bench: Bench, replica: Replica, sessions: int) -> tuple[Result, Replica]:
-    """Stop the operator and start another, without gauges for each session: until all sessions were looked at."""
+async def restart(bench: Bench, replica: Replica, sessions: int, *arguments: str) -> tuple[Result, Replica]:
+    """Stop the operator and start another with these arguments besides: until all sessions were looked at."""
     bench.operators.stop(replica)
     measured = Measurement(bench)
     started = time.monotonic()
-    replica = bench.operators.start_leader("--object-metrics", "false")
+    replica = bench.operators.start_leader(*arguments)
     synced = time.monotonic() - started
 
     def done() -> bool:

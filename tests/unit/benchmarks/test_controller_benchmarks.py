@@ -130,7 +130,7 @@ def test_a_page_says_what_is_held_and_what_is_missed(tmp_path: Path) -> None:
     results = {"alone": {"median_ms": 39.9}, "converge 500": few, "converge 1000": many, "metrics": page_of_metrics}
     text = report.page({"machine": machine, "results": results})
     verdicts = [line.split(" | ")[-1].strip(" |") for line in text.splitlines() if line.startswith("| ")][2:]
-    assert verdicts == ["held", "to be held with 1,000", "held", "**missed**", "held"]
+    assert verdicts == ["held", "held, to be held with 1,000", "held", "**missed**", "held"]
     page = tmp_path / "performance.md"
     page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     report.insert(page, text)

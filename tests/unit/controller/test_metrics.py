@@ -70,6 +70,7 @@ def test_what_is_counted() -> None:
         "whatsapp_operator_api_requests_total",
         "whatsapp_operator_watch_restarts_total",
         "whatsapp_operator_leader",
+        "whatsapp_operator_rollout_sessions",
     ],
 )
 def test_the_names_are_those_of_the_api(name: str) -> None:

@@ -63,7 +63,7 @@ async def passing(_: Call, forward: Forward) -> Answer:
 class Gateway:
     """HTTPS on a free port of loopback, until the `with` block ends; `hook` sees each call. Watches are streamed.
 
-    `last_write` is the monotonic time of the last request that changes something, those to a Lease aside.
+    `last_write` is the monotonic time of the last request that changes something, the leader election aside.
     """
 
     def __init__(self, api: ApiServer, directory: Path) -> None:
@@ -112,7 +112,7 @@ class Gateway:
         body = await request.read()
         watches, dry_run = ("watch" in request.query, "dryRun" in request.query)
         call = Call(request.method, request.path, watches, dry_run, request.query_string, body)
-        if call.writes and "/leases/" not in call.path:
+        if call.writes and not call.path.endswith("/leases/whatsapp-operator-leader"):
             self.last_write = time.monotonic()
         upstream: list[aiohttp.ClientResponse] = []
 

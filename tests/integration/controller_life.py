@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from tests.apiserver import ApiServer, conditions
 from tests.integration.api_gateway import Gateway
+from tests.integration.controller_process import OperatorProcess
 from tests.integration.controller_stand_ins import PATIENCE, Stage, operator_arguments, release_lease
 from tests.ports import free_port
 from tests.waiting import eventually
 from whatsapp_operator.api import names
-
-# Of a Python that has the operator loaded already, so that a start takes some tenths of a second.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["whatsapp_operator.controller.app"])
-
-
-def run_operator(arguments: list[str], log: str) -> None:
-    """In a process of its own: `python -m whatsapp_operator.controller`."""
-    from whatsapp_operator.controller import logs, settings
-    from whatsapp_operator.controller.app import main
-
-    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(sink, 1)
-    os.dup2(sink, 2)
-    found = settings.parse(arguments, version="unknown")
-    logs.configure(found.log_format, found.log_level)
-    sys.exit(main(found))
 
 
 class Operator:
@@ -76,15 +56,18 @@ class Operator:
 
     @property
     def quiet(self) -> bool:
-        """It is there, knows everything, and has written nothing for a second."""
-        return self.ready and time.monotonic() - self.gateway.last_write > 1.0
+        """It is there, has known everything for a second, and has written nothing in it."""
+        if not self.ready:
+            self._unready = time.monotonic()
+        return time.monotonic() - max(self.gateway.last_write, self._unready) > 1.0
 
     def kill(self) -> None:
         self._process.kill()
 
-    def restart(self) -> None:
-        """Kill it, and wait until the next one is ready."""
+    def restart(self, *arguments: str) -> None:
+        """Kill it, and wait until the next one, with further arguments, is ready."""
         before = self._process
+        self._arguments += arguments
         before.kill()
         eventually(lambda: self._process is not before and self.ready, "the next operator is ready", seconds=60)
 
@@ -94,15 +77,14 @@ class Operator:
         self._keeper.join()
         release_lease(self._api)
 
-    def _start(self) -> BaseProcess:
-        process = PROCESSES.Process(target=run_operator, args=(self._arguments, str(self.log)))
-        process.start()
+    def _start(self) -> OperatorProcess:
         self.starts += 1
-        return process
+        self._unready = time.monotonic()
+        return OperatorProcess(self._arguments, self.log)
 
     def _keep_alive(self) -> None:
         while True:
-            self._process.join()
+            self._process.wait()
             if self._ended.is_set():
                 return
             release_lease(self._api)
@@ -159,7 +141,11 @@ class Life:
     def change(self) -> None:
         stage = self._stage
         stage.patch(self.name, {"spec": {"template": {"nodeSelector": {"disk": "fast"}}}})
-        stage.end_pod(self.name)
+        self.replaced()
+
+    def replaced(self) -> None:
+        """The pod goes, as the operator wants another one."""
+        self._stage.end_pod(self.name)
         self._connect()
 
     def suspend(self) -> None:
@@ -200,7 +186,9 @@ def outcome(stage: Stage, name: str) -> dict[str, Any]:
     status = session["status"] if session else {}
     return {
         "conditions": {kind: (c["status"], c["reason"], c["message"]) for kind, c in conditions(session or {}).items()},
-        "status": {key: status.get(key) for key in ("phase", "sessionState", "authPaired", "primary", "phone")},
+        "status": {
+            key: status.get(key) for key in ("phase", "sessionState", "authPaired", "primary", "phone", "rollout")
+        },
         "relink": (status.get("relink") or {}).get("outcome"),
         "pairing": {key: (status.get("pairing") or {}).get(key) for key in ("succeeded", "failed", "lastCountedSeq")},
         "finalizers": session and session["metadata"].get("finalizers"),
@@ -209,6 +197,7 @@ def outcome(stage: Stage, name: str) -> dict[str, Any]:
             "labels": sorted(pod["metadata"]["labels"]),
             "primary": pod["metadata"]["labels"].get(names.LABEL_PRIMARY),
             "nodeSelector": pod["spec"].get("nodeSelector"),
+            "image": pod["spec"]["containers"][0]["image"],
         },
         "volume": volume and sorted(volume["metadata"]["labels"]),
         "secret": secret and sorted(secret["metadata"]["labels"]),

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ import yaml
 from tests.apiserver import ApiError, ApiServer, conditions, older, secrets_path, sessions_path
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.api_gateway import Gateway
+from tests.integration.controller_process import OperatorProcess
 from tests.ports import free_port
 from tests.waiting import eventually
 from whatsapp_operator.api import names
 from whatsapp_operator.api.reasons import EXPLANATIONS, Reason
 
-ROOT = Path(__file__).parents[2]
 OPERATOR_NAMESPACE = "whatsapp-operator-system"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/whatsapp-operator-leader"
 NODE = "stand-in"
@@ -38,7 +38,7 @@ PATIENCE = 120.0
 class Replica:
     """One operator process."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | OperatorProcess
     port: int
     log: Path
 
@@ -101,12 +101,7 @@ class Operators:
             port=port,
             identity=f"operator-{number}",
         )
-        command = [sys.executable, "-m", "whatsapp_operator.controller", *told, *arguments]
-        with log.open("wb") as sink:
-            process = subprocess.Popen(
-                command, cwd=ROOT, env={"PYTHONPATH": str(ROOT / "operator"), "PATH": ""}, stdout=sink, stderr=sink
-            )
-        replica = Replica(process, port, log)
+        replica = Replica(OperatorProcess([*told, *arguments], log), port, log)
         self.replicas.append(replica)
         return replica
 
@@ -347,7 +342,11 @@ class Stage:
         """Wait until nothing is left of the session."""
         eventually(lambda: self.find_session(name) is None, f"{name} is gone", every=0.02, seconds=PATIENCE)
         for path in (self.pod_path(name), self.volume_path(name), self.secret_path(name)):
-            eventually(lambda path=path: self.api.find(path) is None, f"{path} is gone", every=0.02)  # type: ignore[misc]
+            # The garbage collector may not know the definition yet: it looks every 30 s for new ones.
+            eventually(partial(self._absent, path), f"{path} is gone", every=0.02, seconds=PATIENCE)
+
+    def _absent(self, path: str) -> bool:
+        return self.api.find(path) is None
 
     def volume_path(self, name: str) -> str:
         return f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/{names.owned_name(name)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,17 +91,45 @@ def test_a_killed_leader_is_replaced_whatever_its_clock_was(running: Operators, 
     assert leads(standby)
 
 
-def test_a_frozen_leader_writes_nothing_after_it_wakes(running: Operators, stage: Stage) -> None:
-    leader = running.start_leader(*SHORT_LEASE)
-    standby = start_standby(running, *SHORT_LEASE)
-    settled(leader)
-    leader.process.send_signal(signal.SIGSTOP)
-    stage.create("thaw", phone="+15551230203", tenant="thaw")
-    stage.connect("thaw", "+15551230203")
-    settled(standby)
-    before = versions(stage, "thaw")
-    leader.process.send_signal(signal.SIGCONT)
-    assert leader.process.wait(timeout=20) == 1
+@dataclass
+class Thaw:
+    """From `frozen` on pods are as they were, so that there is something to write; tells what is tried."""
+
+    frozen: bool = False
+    tried: list[str] = field(default_factory=list)
+
+    async def hook(self, call: Call, forward: Forward) -> Answer:
+        if self.frozen and call.writes and call.path != LEASE:
+            self.tried.append(f"{call.method} {call.path}")
+        answer = await forward()
+        pods = call.watches and call.path.endswith("/pods")
+        return Answer(answer.status, answer.headers, self._until_frozen(answer.chunks)) if pods else answer
+
+    async def _until_frozen(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            while self.frozen:  # noqa: ASYNC110 - set by the thread of the test
+                await asyncio.sleep(0.05)
+            yield chunk
+
+
+def test_a_frozen_leader_writes_nothing_after_it_wakes(running: Operators, stage: Stage, tmp_path: Path) -> None:
+    thaw = Thaw()
+    with Gateway(stage.api, tmp_path) as gateway:
+        gateway.hook = thaw.hook
+        leader = running.start_leader(*SHORT_LEASE, gateway=gateway)
+        standby = start_standby(running, *SHORT_LEASE)
+        stage.create("thaw", phone="+15551230203", tenant="thaw")
+        stage.connect("thaw", "+15551230203")
+        settled(leader)
+        leader.process.send_signal(signal.SIGSTOP)
+        stage.patch("thaw", {"spec": {"pairing": {"attempts": 7}}})
+        eventually(lambda: stage.desired("thaw")["pairing"]["attempts"] == 7, "the pod is told", every=0.02)
+        settled(standby)
+        before = versions(stage, "thaw")
+        thaw.frozen = True
+        leader.process.send_signal(signal.SIGCONT)
+        assert leader.process.wait(timeout=60) == 1
+        assert thaw.tried == []
     assert versions(stage, "thaw") == before
     assert standby.leading
 

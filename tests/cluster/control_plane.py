@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,9 +151,14 @@ class PortTakenError(ClusterError):
 
 @contextmanager
 def control_plane(
-    apiserver_flags: Sequence[str] = (), controller_manager_flags: Sequence[str] = ()
+    apiserver_flags: Sequence[str] = (),
+    controller_manager_flags: Sequence[str] = (),
+    *,
+    prepare: Callable[[Path], None] = lambda _: None,
 ) -> Iterator[ControlPlane]:
     """A control plane that leaves no trace at the end; if this process is killed, so is the control plane.
+
+    `prepare` is called with the kubeconfig before the controller manager starts.
 
     Raises ClusterError if a program cannot be built or does not start.
     """
@@ -165,8 +170,8 @@ def control_plane(
         directory = stack.enter_context(_directory())
         for attempt in (1, 2, 3):
             try:
-                flags = (apiserver_flags, controller_manager_flags)
-                yield stack.enter_context(_started(directory / str(attempt), kubernetes, etcd, *flags))
+                arguments = (apiserver_flags, controller_manager_flags, prepare)
+                yield stack.enter_context(_started(directory / str(attempt), kubernetes, etcd, *arguments))
                 return
             except PortTakenError:
                 if attempt == 3:
@@ -180,6 +185,7 @@ def _started(
     etcd: Path,
     apiserver_flags: Sequence[str],
     controller_manager_flags: Sequence[str],
+    prepare: Callable[[Path], None],
 ) -> Iterator[ControlPlane]:
     directory.mkdir()
     port, etcd_port, etcd_peer_port = free_ports(3)
@@ -210,6 +216,9 @@ def _started(
         start("etcd", etcd_command(etcd, directory / "etcd", endpoints))
         start("kube-apiserver", apiserver_command(kubernetes, credentials, endpoints, apiserver_flags))
         wait_for("the API server is ready", lambda: ready("/readyz"), START_TIMEOUT, explain)
+        config = directory / "kubeconfig"
+        config.write_text(kubeconfig(endpoints.url, "control-plane", credentials.authority, credentials.admin))
+        prepare(config)
         manager_config = directory / "controller-manager.kubeconfig"
         manager_config.write_text(
             kubeconfig(endpoints.url, "local", credentials.authority, credentials.controller_manager)
@@ -219,8 +228,6 @@ def _started(
         # Pods are refused in a namespace that has no default service account yet.
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         wait_for("the controller manager works", lambda: ready(account), START_TIMEOUT, explain)
-        config = directory / "kubeconfig"
-        config.write_text(kubeconfig(endpoints.url, "control-plane", credentials.authority, credentials.admin))
         yield ControlPlane(
             directory, endpoints.url, config, credentials.authority, credentials.admin, kubernetes / "kubectl"
         )

@@ -1,15 +1,32 @@
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.apiserver import ApiServer
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.control_plane import control_plane as run_control_plane
 
 ON_A_CONTROL_PLANE = ("test_admission.py", "test_controller", "test_crd.py")
+# What is begun late, the others wait for. The first one goes alone, without its module.
+LONGEST_FIRST = (
+    "test_controller_perturbations.py::test_a_crash_at_each_write",
+    "test_controller_perturbations.py",
+    "test_controller_claims.py",
+    "test_controller_replicas.py",
+    "test_controller_oracle.py",
+    "test_controller_faults.py",
+    "test_controller_rollout.py",
+    "test_controller.py",
+    "test_controller_rights.py",
+    "test_controller_drift.py",
+    "test_controller_failures.py",
+    "test_admission.py",
+)
 
 
 class Scheduling(LoadScopeScheduling):
@@ -20,11 +37,23 @@ class Scheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return module if module.rpartition("/")[2].startswith(ON_A_CONTROL_PLANE) else nodeid
+        together = module.rpartition("/")[2].startswith(ON_A_CONTROL_PLANE) and not nodeid.endswith(LONGEST_FIRST[0])
+        return module if together else nodeid
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((i for i, part in enumerate(LONGEST_FIRST) if part in item.nodeid), 99))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    # By number of tests, which tells nothing of their time.
+    config.option.loadscopereorder = False
     return Scheduling(config, log)
+
+
+def install(kubeconfig: Path) -> None:
+    """Early, as the garbage collector looks only every 30 s for definitions that are new to it."""
+    ApiServer.from_kubeconfig(kubeconfig).install()
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +65,7 @@ def control_plane() -> Iterator[ControlPlane]:
 
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:
-        with run_control_plane() as running:
+        with run_control_plane(prepare=install) as running:
             yield running
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -12,6 +12,7 @@ from tests.integration.controller_stand_ins import (
     Stage,
     live_api,
     make_namespace,
+    now,
     operators,
     running_status,
     settled,
@@ -113,6 +114,9 @@ def test_a_container_that_needs_too_much_memory_says_so(operator: Replica, stage
     stage.fails("fat", "PodPending", stalled=False, detail=remedy, Connected="Unknown PodNotReady")
     stage.set_pod_status("fat", container(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=killed))
     stage.fails("fat", "CrashLooping", stalled=True, detail=remedy, PodReady="False CrashLooping")
+    reported = stage.status("fat")["session"]["reportedAt"]
+    # The kubelet tells the start of a container to the second only.
+    eventually(lambda: now()[:19] > reported[:19], "a second has begun after that of the report", every=0.02)
     again = running_status()
     again["containerStatuses"][0] |= {"restartCount": 2, "lastState": killed}
     stage.set_pod_status("fat", again)

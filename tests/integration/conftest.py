@@ -10,6 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.apiserver import ApiServer
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.control_plane import control_plane as run_control_plane
+from tests.integration.controller_stand_ins import live_api
 
 ON_A_CONTROL_PLANE = ("test_admission.py", "test_controller", "test_crd.py")
 # What is begun late, the others wait for. The first one goes alone, without its module.
@@ -69,3 +70,10 @@ def control_plane() -> Iterator[ControlPlane]:
             yield running
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.fixture(scope="module")
+def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
+    """The API server with everything installed and a node to bind pods to."""
+    with live_api(control_plane) as server:
+        yield server

@@ -9,12 +9,10 @@ import pytest
 import yaml
 
 from tests.apiserver import ApiServer, sessions_path
-from tests.cluster.control_plane import ControlPlane
 from tests.integration.controller_stand_ins import (
     OPERATOR_NAMESPACE,
     Replica,
     Stage,
-    live_api,
     make_namespace,
     operators,
     paired,
@@ -25,12 +23,6 @@ from tests.waiting import eventually
 from whatsapp_operator.api import names
 
 MOST_WRITES = 10
-
-
-@pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    with live_api(control_plane) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from tests.apiserver import ApiServer, Seen, conditions, sessions_path
-from tests.cluster.control_plane import ControlPlane
 from tests.integration.api_gateway import Answer, Call, Forward, Gateway, Severed
 from tests.integration.controller_life import Operator
 from tests.integration.controller_stand_ins import (
@@ -21,7 +20,6 @@ from tests.integration.controller_stand_ins import (
     Operators,
     Replica,
     Stage,
-    live_api,
     make_namespace,
     operators,
     paired,
@@ -34,12 +32,6 @@ from whatsapp_operator.api.reasons import Reason, sentence
 
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases"
 CROWD = 50
-
-
-@pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    with live_api(control_plane) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

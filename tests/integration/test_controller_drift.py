@@ -10,11 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.apiserver import ApiServer, sessions_path
-from tests.cluster.control_plane import ControlPlane
 from tests.integration.controller_stand_ins import (
     Replica,
     Stage,
-    live_api,
     make_namespace,
     operators,
     settled,
@@ -34,12 +32,6 @@ EDITED = [
     names.LABEL_SESSION,
     names.LABEL_TENANT,
 ]
-
-
-@pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    with live_api(control_plane) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 from tests.apiserver import ApiServer
-from tests.cluster.control_plane import ControlPlane
 from tests.integration.controller_stand_ins import (
     Replica,
     Stage,
-    live_api,
     make_namespace,
     now,
     operators,
@@ -22,12 +20,6 @@ from whatsapp_operator.api import names
 
 # Each with a policy of its own.
 REFUSING = ("limit-range", "quota", "quota-of-storage")
-
-
-@pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    with live_api(control_plane) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -6,26 +6,17 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.apiserver import ApiServer, sessions_path
-from tests.cluster.control_plane import ControlPlane
 from tests.integration.api_gateway import Answer, Call, Forward, Gateway, Severed
 from tests.integration.controller_life import running
-from tests.integration.controller_stand_ins import LEASE, Stage, live_api, make_namespace
+from tests.integration.controller_stand_ins import LEASE, Stage, make_namespace
 from tests.waiting import eventually
-
-
-@pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    with live_api(control_plane) as server:
-        yield server
 
 
 @dataclass

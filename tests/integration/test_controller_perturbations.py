@@ -21,18 +21,10 @@ from typing import Any
 import pytest
 
 from tests.apiserver import ApiServer
-from tests.cluster.control_plane import ControlPlane
 from tests.integration.api_gateway import Answer, Call, Forward, Hook, Severed
 from tests.integration.controller_life import STEPS, Life, Operator, outcome, running
-from tests.integration.controller_stand_ins import LEASE, PATIENCE, Stage, live_api, make_namespace
+from tests.integration.controller_stand_ins import LEASE, PATIENCE, Stage, make_namespace
 from tests.waiting import eventually
-
-
-@pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    with live_api(control_plane) as server:
-        yield server
-
 
 # A life in which the operator itself is upgraded too.
 UPGRADE = "upgrade"

@@ -16,7 +16,6 @@ from tests.integration.controller_stand_ins import (
     Operators,
     Replica,
     Stage,
-    live_api,
     make_namespace,
     operators,
 )
@@ -30,12 +29,6 @@ SERVED = "whatsapp-sessions"
 BINDING = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/whatsapp-operator"
 POLICY_API = "/apis/admissionregistration.k8s.io/v1"
 BINDINGS = f"{POLICY_API}/validatingadmissionpolicybindings"
-
-
-@pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    with live_api(control_plane) as server:
-        yield server
 
 
 def may(api: ApiServer, user: str, verb: str, resource: str, namespace: str | None = None, **attributes: str) -> bool:

@@ -1,18 +1,15 @@
 """A new session image on a real API server: a few sessions at a time, and no more where those do not come back."""
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.apiserver import ApiServer, Watch, conditions, sessions_path
-from tests.cluster.control_plane import ControlPlane
 from tests.integration.controller_stand_ins import (
     Replica,
     Stage,
-    live_api,
     make_namespace,
     operators,
     paired,
@@ -25,12 +22,6 @@ IMAGE = "--session-image=example/session"
 OPTIONS = ("--max-unavailable=2", "--rollout-delay-seconds=0")
 PHONES = {name: f"+1555124010{number}" for number, name in enumerate(("a", "b", "c", "d"))}
 NEVER_PAIRED = "scans"
-
-
-@pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    with live_api(control_plane) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

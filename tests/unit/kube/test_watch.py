@@ -1,6 +1,5 @@
 """What a reflector makes of a list, of a watch, and of everything that breaks."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Set
 from contextlib import suppress
 from typing import Any, cast
@@ -95,20 +94,6 @@ class Kept:
 
     def refuse(self) -> None:
         self.refused += 1
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that were slept, which do not pass."""
-    found: list[float] = []
-    yield_to_others = asyncio.sleep
-
-    async def sleep(seconds: float) -> None:
-        found.append(seconds)
-        await yield_to_others(0)
-
-    monkeypatch.setattr(asyncio, "sleep", sleep)
-    return found
 
 
 async def follow(api: Api) -> Kept:

@@ -26,7 +26,7 @@ venv: $(VENV)/.stamp ## Make the Python environment from the locked requirements
 
 .PHONY: lock
 lock: ## Lock the requirements again after a change of pyproject.toml.
-	$(LOCK) --extra operator --extra session --group dev -o requirements/dev.txt
+	$(LOCK) --extra operator --extra session --extra cli --group dev -o requirements/dev.txt
 	$(LOCK) --extra operator -c requirements/dev.txt -o requirements/operator.txt
 	$(LOCK) --extra session -c requirements/dev.txt -o requirements/session.txt
 	$(LOCK) --group simulator -c requirements/dev.txt -o requirements/simulator.txt

@@ -51,6 +51,7 @@ class SessionView:
     Attributes:
         raw: the object without managedFields, as JSON.
         conditions: type and status of each.
+        reason: that of Ready; empty before the first status.
         connected_since: since when it is written down as connected; None if it is not.
         deletion_seen: when this process first saw the deletionTimestamp, by the monotonic clock; None without one.
         paused: the operator is to leave it alone.
@@ -64,6 +65,7 @@ class SessionView:
     phase: str | None = None
     primary: bool = False
     conditions: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
     connected_since: datetime | None = None
     deletion_seen: float | None = None
 
@@ -79,10 +81,12 @@ class SessionView:
         metadata, status = body["metadata"], body.get("status") or {}
         conditions: Iterable[dict[str, str]] = status.get("conditions") or ()
         seen = known.deletion_seen if known is not None and known.uid == metadata["uid"] else None
-        since = None
+        since, reason = None, ""
         for item in conditions:
             if item.get("type") == ConditionType.CONNECTED and item.get("status") == "True":
                 since = parse_time(item.get("lastTransitionTime"))
+            elif item.get("type") == ConditionType.READY:
+                reason = intern(str(item.get("reason", "")))
         return cls(
             uid=metadata["uid"],
             version=metadata["resourceVersion"],
@@ -92,6 +96,7 @@ class SessionView:
             phase=status.get("phase") or None,
             primary=status.get("primary") is True,
             conditions=_shared(tuple((str(item.get("type")), str(item.get("status"))) for item in conditions)),
+            reason=reason,
             connected_since=since,
             deletion_seen=None if "deletionTimestamp" not in metadata else now if seen is None else seen,
         )

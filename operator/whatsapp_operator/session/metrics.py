@@ -3,32 +3,41 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-HELP: Final[Mapping[str, tuple[str, str]]] = {
-    "whatsapp_session_connected": ("gauge", "1 while the session is paired and its socket is open."),
-    "whatsapp_session_machine_state": ("gauge", "1 for the state that the session's machine is in."),
-    "whatsapp_session_connects_total": ("counter", "Logins that succeeded."),
-    "whatsapp_session_disconnects_total": ("counter", "Connections that were lost, by reason."),
-    "whatsapp_session_messages_total": ("counter", "Text messages, by direction."),
-    "whatsapp_session_undecryptable_messages_total": ("counter", "Messages that could not be decrypted."),
-    "whatsapp_session_keepalive_timeouts_total": ("counter", "Keepalives that were not answered."),
-    "whatsapp_session_keepalive_latency_seconds": ("gauge", "Round trip of the last answered keepalive."),
-    "whatsapp_session_silence_seconds": ("gauge", "Time since anything was received from the server."),
-    "whatsapp_session_worker_starts_total": ("counter", "Worker processes started."),
-    "whatsapp_session_worker_exits_total": ("counter", "Worker processes that ended by themselves, or hung."),
-    "whatsapp_session_pairing_attempts_total": ("counter", "Finished pairing attempts since the process began."),
-    "whatsapp_session_api_writes_total": ("counter", "Writes to the API server, by what and outcome."),
-    "whatsapp_session_resident_memory_bytes": ("gauge", "Resident memory, by process."),
+
+class Description(NamedTuple):
+    kind: str
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+HELP: Final[Mapping[str, Description]] = {
+    "whatsapp_session_connected": Description("gauge", "1 while the session is paired and its socket is open."),
+    "whatsapp_session_machine_state": Description(
+        "gauge", "1 for the state that the session's machine is in.", ("state",)
+    ),
+    "whatsapp_session_connects_total": Description("counter", "Logins that succeeded."),
+    "whatsapp_session_connections_lost_total": Description(
+        "counter", "Connections that were lost, by reason.", ("reason",)
+    ),
+    "whatsapp_session_messages_total": Description("counter", "Text messages, by direction.", ("direction",)),
+    "whatsapp_session_undecryptable_messages_total": Description("counter", "Messages that could not be decrypted."),
+    "whatsapp_session_keepalive_timeouts_total": Description("counter", "Keepalives that were not answered."),
+    "whatsapp_session_keepalive_latency_seconds": Description("gauge", "Round trip of the last answered keepalive."),
+    "whatsapp_session_silence_seconds": Description("gauge", "Time since anything was received from the server."),
+    "whatsapp_session_worker_starts_total": Description("counter", "Worker processes started."),
+    "whatsapp_session_worker_exits_total": Description(
+        "counter", "Worker processes that ended by themselves, or hung."
+    ),
+    "whatsapp_session_pairing_attempts_total": Description(
+        "counter", "Finished pairing attempts since the process began.", ("result", "reason")
+    ),
+    "whatsapp_session_api_writes_total": Description(
+        "counter", "Writes to the API server, by what and outcome.", ("what", "outcome")
+    ),
+    "whatsapp_session_resident_memory_bytes": Description("gauge", "Resident memory, by process.", ("process",)),
 }
-
-_WITHOUT_LABELS: Final = (
-    "whatsapp_session_connects_total",
-    "whatsapp_session_undecryptable_messages_total",
-    "whatsapp_session_keepalive_timeouts_total",
-    "whatsapp_session_worker_starts_total",
-    "whatsapp_session_worker_exits_total",
-)
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -38,8 +47,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self._values: dict[str, dict[Labels, float]] = defaultdict(dict)
-        for name in _WITHOUT_LABELS:
-            self._values[name][()] = 0.0  # a counter that is not there before its first increase hides that one
+        for name, (kind, _, labels) in HELP.items():
+            if kind == "counter" and not labels:
+                self._values[name][()] = 0.0  # a counter that is not there before its first increase hides that one
 
     def add(self, name: str, amount: float = 1.0, **labels: str) -> None:
         key = tuple(sorted(labels.items()))
@@ -54,7 +64,7 @@ class Metrics:
 
     def render(self) -> str:
         lines: list[str] = []
-        for name, (kind, text) in HELP.items():
+        for name, (kind, text, _) in HELP.items():
             lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
             for labels, value in sorted(self._values[name].items()):
                 shown = ",".join(f'{key}="{label}"' for key, label in labels)

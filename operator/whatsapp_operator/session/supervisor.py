@@ -254,7 +254,7 @@ class Supervisor:
         metrics.set("whatsapp_session_connected", float(new is MachineState.CONNECTED))
         lost = state.journal.disconnects - before.journal.disconnects
         if before.opened and lost > 0:
-            metrics.add("whatsapp_session_disconnects_total", lost, reason=str(state.journal.last_reason))
+            metrics.add("whatsapp_session_connections_lost_total", lost, reason=str(state.journal.last_reason))
         if before.opened and state.journal.seq > before.journal.seq:
             last = state.journal.history[-1]
             result = "Succeeded" if last.succeeded else "Failed"

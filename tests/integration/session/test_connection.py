@@ -96,7 +96,7 @@ def test_a_disconnect_is_mended(connected: SessionProcess, simulator: SimulatorP
     again = connected.back(first)
     assert again["connection"]["disconnects"] == 1
     assert again["connection"]["lastReason"] == "Reconnecting"
-    assert connected.metric('whatsapp_session_disconnects_total{reason="Reconnecting"}') == 1
+    assert connected.metric('whatsapp_session_connections_lost_total{reason="Reconnecting"}') == 1
 
 
 @pytest.mark.parametrize("code", ["500", "503", "515", "516", "599"])

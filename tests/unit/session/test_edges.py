@@ -76,10 +76,10 @@ async def test_http_pages(request_line: str, answer: str) -> None:
 
 def test_metrics_have_help_and_type_and_escape_nothing() -> None:
     metrics = Metrics()
-    metrics.add("whatsapp_session_disconnects_total", 2, reason="Reconnecting")
+    metrics.add("whatsapp_session_connections_lost_total", 2, reason="Reconnecting")
     metrics.set("whatsapp_session_connected", 1)
     lines = metrics.render().splitlines()
-    assert 'whatsapp_session_disconnects_total{reason="Reconnecting"} 2' in lines
+    assert 'whatsapp_session_connections_lost_total{reason="Reconnecting"} 2' in lines
     assert "whatsapp_session_connected 1" in lines
     assert sum(line.startswith("# TYPE") for line in lines) == len(HELP)
     assert "whatsapp_session_undecryptable_messages_total 0" in lines, "before the first"
@@ -88,7 +88,7 @@ def test_metrics_have_help_and_type_and_escape_nothing() -> None:
 
 
 def test_metrics_are_named_as_prometheus_asks() -> None:
-    for name, (kind, text) in HELP.items():
+    for name, (kind, text, _) in HELP.items():
         assert name.startswith("whatsapp_session_")
         assert name.endswith("_total") is (kind == "counter")
         assert text.endswith(".")

@@ -40,6 +40,7 @@ class Family:
     ldflags: tuple[str, ...]
     binaries: dict[str, str]
     digest: str
+    tags: tuple[str, ...] = ()
     on_demand: bool = False
     """Not a part of the cluster: built where it is asked for by name."""
 
@@ -75,6 +76,7 @@ def read_family(directory: Path) -> Family:
         ldflags=ldflags,
         binaries=description["binaries"],
         digest=digest(directory),
+        tags=tuple(description.get("tags", ())),
         on_demand=description.get("on_demand", False),
     )
 
@@ -127,7 +129,9 @@ def _build(family: Family, name: str) -> None:
     with tempfile.TemporaryDirectory(prefix="building-", dir=family.bin.parent) as directory:
         output = Path(directory) / name
         package = family.binaries[name]
-        command = [go, "build", *COMMON_FLAGS, "-ldflags", " ".join(family.ldflags), "-o", str(output), package]
+        tags = ["-tags", ",".join(family.tags)] if family.tags else []
+        ldflags = ["-ldflags", " ".join(family.ldflags)]
+        command = [go, "build", *COMMON_FLAGS, *tags, *ldflags, "-o", str(output), package]
         environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
         result = subprocess.run(command, cwd=family.directory, env=environment, check=False)
         if result.returncode != 0:

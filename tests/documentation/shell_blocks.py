@@ -8,12 +8,13 @@ The line above a block is one of these comments, which no reader sees:
     <!-- run: checkout -->                      by tests/integration/test_documentation.py, in a copy of this checkout
     <!-- run: tests/e2e/test_gitops.py -->      by this test, which asks for them: blocks("docs/gitops.md")
     <!-- not run: why it cannot be -->
+
+A block with a title, such as ```yaml title="support.yaml", is a file that the commands find in their folder.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -24,31 +25,34 @@ CLUSTER: Final = "cluster"
 CHECKOUT_ONLY: Final = "checkout"
 SHELL: Final = "sh"
 
-_FENCE = re.compile(r"(?P<indent> *)(?P<ticks>```+)(?P<language>\S*)")
+_FENCE = re.compile(r'(?P<indent> *)```(?P<language>\S*)(?: title="(?P<title>[^"]+)")?')
 _RUN = re.compile(r"<!-- run: (?P<by>[\w./-]+)(?:, then (?P<action>scan|enter) (?P<session>[\w-]+))? -->")
 _NOT_RUN = re.compile(r"<!-- not run: (?P<why>.+) -->")
 
 
 @dataclass(frozen=True)
 class Block:
-    """`page` is relative to the checkout, `line` that of the opening fence; `by` is None where it is not run.
+    """A fenced block; `page` is relative to the checkout, `line` that of the opening fence.
 
-    `then` is what the phone does afterwards: ("scan" or "enter", name of the session).
+    Attributes:
+        title: name of the file that it is.
+        by: what runs it.
+        then: what the phone does afterwards: ("scan" or "enter", name of the session).
+        why_not: why it is not run.
     """
 
     page: str
     line: int
+    language: str
     text: str
+    title: str | None
     by: str | None
-    then: tuple[str, str] | None = None
+    then: tuple[str, str] | None
+    why_not: str | None
 
     @property
     def place(self) -> str:
         return f"{self.page}:{self.line}"
-
-
-class UnmarkedError(ValueError):
-    """A fenced block has no language, or a shell block does not say by what it is run."""
 
 
 def pages(root: Path = CHECKOUT) -> list[str]:
@@ -57,37 +61,31 @@ def pages(root: Path = CHECKOUT) -> list[str]:
     return sorted(str(page.relative_to(root)) for page in found)
 
 
-def blocks(page: str, by: str | None = None, root: Path = CHECKOUT) -> list[Block]:
-    """The shell blocks of a page, in order; with `by`, only those that are marked with it.
-
-    Raises:
-        UnmarkedError: one of them has no mark; names its line.
-    """
-    found = list(_shell_blocks(page, (root / page).read_text().splitlines()))
-    return [block for block in found if by is None or block.by == by]
+def blocks(page: str, by: str, root: Path = CHECKOUT) -> list[Block]:
+    """The shell blocks of a page that are marked with `by`, in order."""
+    return [block for block in fenced(page, root) if block.language == SHELL and block.by == by]
 
 
-def _shell_blocks(page: str, lines: Sequence[str]) -> list[Block]:
-    found = []
-    fences = [number for number, line in enumerate(lines) if _FENCE.match(line)]
-    for first, last in list(pairwise(fences))[::2]:
-        fence = _FENCE.match(lines[first])
+def files(page: str, root: Path = CHECKOUT) -> dict[str, str]:
+    """The content of each file that the page shows, by its name."""
+    return {block.title: block.text for block in fenced(page, root) if block.title}
+
+
+def fenced(page: str, root: Path = CHECKOUT) -> Iterator[Block]:
+    """Every fenced block of a page."""
+    lines = (root / page).read_text().splitlines()
+    numbers = [number for number, line in enumerate(lines) if _FENCE.match(line)]
+    for first, last in zip(numbers[::2], numbers[1::2], strict=True):
+        fence, above = _FENCE.match(lines[first]), lines[first - 1].strip()
         assert fence
-        language = fence["language"]
-        if language in ("", "bash", "shell", "console", "shell-session"):
-            raise UnmarkedError(
-                f"{page}:{first + 1}: a block is `sh` (run, or said why not), `text`, `yaml` or the like"
-            )
-        if language == SHELL:
-            text = "".join(line.removeprefix(fence["indent"]) + "\n" for line in lines[first + 1 : last])
-            found.append(_marked(page, first, text, lines[first - 1].strip()))
-    return found
-
-
-def _marked(page: str, first: int, text: str, mark: str) -> Block:
-    if run := _RUN.fullmatch(mark):
-        then = (run["action"], run["session"]) if run["action"] else None
-        return Block(page, first + 1, text, run["by"], then)
-    if _NOT_RUN.fullmatch(mark):
-        return Block(page, first + 1, text, None)
-    raise UnmarkedError(f"{page}:{first + 1}: no mark above the block, see tests/documentation/shell_blocks.py")
+        run, not_run = _RUN.fullmatch(above), _NOT_RUN.fullmatch(above)
+        yield Block(
+            page=page,
+            line=first + 1,
+            language=fence["language"],
+            text="".join(line.removeprefix(fence["indent"]) + "\n" for line in lines[first + 1 : last]),
+            title=fence["title"],
+            by=run["by"] if run else None,
+            then=(run["action"], run["session"]) if run and run["action"] else None,
+            why_not=not_run["why"] if not_run else None,
+        )

@@ -20,8 +20,6 @@ class Shell:
     def run(self, block: Block, *, seconds: float = 120) -> str:
         """Standard output of the block; it ends at the first command that fails, also within a pipe.
 
-        What it leaves running is ended with it.
-
         Raises:
             AssertionError: a command failed, or the time ran out; with place and output.
         """

@@ -100,6 +100,7 @@ class Client:
         configuration: from `load_configuration`.
         before_write: called before each request that changes something; raises to refuse it.
         on_request: called with the verb (as in RBAC) and the HTTP status, 0 if there was none.
+        field_manager: who writes, as managedFields and the audit log tell it.
     """
 
     def __init__(
@@ -108,13 +109,14 @@ class Client:
         *,
         before_write: Callable[[], None] | None = None,
         on_request: Callable[[str, int], None] | None = None,
+        field_manager: str = names.FIELD_MANAGER_OPERATOR,
     ) -> None:
         self._configuration = configuration
         self._api = ApiClient(configuration)
         self._http: aiohttp.ClientSession | None = None
         self._before_write = before_write
         self._on_request = on_request
-        self._field_manager = names.FIELD_MANAGER_OPERATOR
+        self._field_manager = field_manager
 
     @property
     def server(self) -> str:
@@ -307,7 +309,7 @@ class Client:
         url = f"{self._configuration.host}{path}"
         if query:
             url = f"{url}?{urlencode(query)}"
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "whatsapp-operator"}
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": self._field_manager}
         headers.update(await self._auth_headers())
         code = 0
         try:

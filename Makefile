@@ -43,8 +43,10 @@ crds: venv ## Generate crds/ from the models.
 	$(PY) -m whatsapp_operator.api.crd > crds/whatsapp-operator.io_whatsappsessions.yaml
 
 .PHONY: docs
-docs: venv ## Generate docs/troubleshooting.md from the reasons and the table of failures.
+docs: venv ## Generate the pages that follow from the code, and build the site in dist/site.
 	$(PY) -m tests.documentation.troubleshooting > docs/troubleshooting.md
+	$(PY) -m tests.documentation.api > docs/api.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: format
 format: venv ## Format the code and mend what the linter can.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +16,7 @@ from tests.apiserver import ApiServer, Seen, conditions, sessions_path
 from tests.integration.api_gateway import Answer, Call, Forward, Gateway, Severed
 from tests.integration.controller_life import Operator
 from tests.integration.controller_stand_ins import (
+    LEASE,
     OPERATOR_NAMESPACE,
     Operators,
     Replica,
@@ -352,16 +353,14 @@ def test_the_primary_session_stays_until_it_goes(operator: Replica, stage: Stage
 
 @dataclass
 class Crashes:
-    """Kills the operator before the first write of what makes a session primary, and after the next, for each object.
-
-    That is its status, and the label of its pod.
-    """
+    """Kills the operator before the first write of each object that is `counted`, and after the next."""
 
     operator: Operator
+    counted: Callable[[Call], bool]
     seen: Counter[str] = field(default_factory=Counter)
 
     async def hook(self, call: Call, forward: Forward) -> Answer:
-        if call.method != "PATCH" or not (call.path.endswith("/status") or "/pods/" in call.path):
+        if not (call.writes and self.counted(call)):
             return await forward()
         self.seen[call.path] += 1
         if self.seen[call.path] == 2:
@@ -370,6 +369,45 @@ class Crashes:
             return await forward()
         self.operator.kill()
         raise Severed
+
+
+def makes_primary(call: Call) -> bool:
+    """A session's status, and the label of its pod."""
+    return call.method == "PATCH" and (call.path.endswith("/status") or "/pods/" in call.path)
+
+
+def hands_over(call: Call) -> bool:
+    """A claim, and what is told of it."""
+    return call.path.endswith("/status") or (call.path.startswith(LEASES) and call.path != LEASE)
+
+
+def test_a_phone_is_handed_over_whenever_the_operator_dies(
+    operator: Replica, running: Operators, api: ApiServer, tmp_path: Path
+) -> None:
+    running.stop(operator)
+    stage, phone = make_namespace(api, "claims-hand-over"), "+15551230340"
+    with Gateway(api, tmp_path) as gateway:
+        crashing = Operator(api, gateway, stage.namespace, tmp_path)
+        try:
+            with api.watch(f"/api/v1/namespaces/{stage.namespace}/pods/") as pods:
+                eventually(lambda: crashing.ready, "the operator is ready", seconds=120)
+                hold(stage, "holder", phone, "heirs")
+                wait_for_it(stage, "heir", phone, "heirs")
+                eventually(lambda: crashing.quiet, "the operator has nothing left to do", seconds=60)
+                crashes = Crashes(crashing, hands_over)
+                gateway.hook = crashes.hook
+                stage.delete("holder")
+                stage.unlink("holder")
+                stage.gone("holder")
+                claimed(stage, "heir")
+                stage.connect("heir", phone)
+                eventually(lambda: crashing.quiet, "the operator has nothing left to do", seconds=60)
+            assert (len(stage.claims("heir")), stage.claims("holder")) == (1, [])
+            assert most_at_once(pods.events, "pod") == 1
+            [claim] = stage.claims("heir")
+            assert {lease_path(claim), sessions_path(stage.namespace, "heir", "status")} <= crashes.seen.keys()
+        finally:
+            crashing.close()
 
 
 def test_there_is_one_primary_whenever_the_operator_dies(
@@ -387,7 +425,7 @@ def test_there_is_one_primary_whenever_the_operator_dies(
                 for hours, name in ((1, "three"), (2, "two")):
                     connected_for(stage, name, hours)
                 eventually(lambda: primary(stage, "one", "two", "three") == ["one"], "the first one is primary")
-                crashes = Crashes(crashing)
+                crashes = Crashes(crashing, makes_primary)
                 gateway.hook = crashes.hook
                 stage.delete("one")
                 stage.end_pod("one")

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.integration.api_gateway import Answer, Call, Forward, Gateway, Severed
+from tests.integration.api_gateway import Answer, Call, Forward, Gateway, Severed, passing
 from tests.integration.controller_life import STEPS, Life
 from tests.integration.controller_stand_ins import (
     LEASE,
     OPERATOR_NAMESPACE,
+    PATIENCE,
     Operators,
     Replica,
     Stage,
@@ -25,6 +26,7 @@ from tests.integration.controller_stand_ins import (
     make_namespace,
     operators,
     paired,
+    release_lease,
     settled,
 )
 from tests.waiting import eventually
@@ -200,6 +202,96 @@ def kind(call: Call) -> tuple[str, str]:
     parts = call.path.split("/")
     owned = call.method != "POST" and parts[-2] != names.PLURAL and not call.path.endswith("/status")
     return call.method, parts[-2] if owned else parts[-1]
+
+
+def test_a_leader_that_ends_gives_up_its_lease_before_its_work_is_done(
+    running: Operators, stage: Stage, tmp_path: Path
+) -> None:
+    late = Late(holding=True)
+    with Gateway(stage.api, tmp_path) as gateway, stage.api.watch(LEASE) as seen:
+        gateway.hook = late.hook
+        leader = running.start_leader(gateway=gateway)
+        standby = start_standby(running)
+        stage.create("unfinished", phone="+15551230217", tenant="unfinished")
+        eventually(lambda: late.held, "the leader waits for the answer to a write")
+        leader.process.terminate()
+        eventually(lambda: leads(standby), "the standby leads", every=0.05)
+        assert late.refused == []
+        stage.pod("unfinished")
+        late.released = True
+        assert leader.process.wait(timeout=60) == 0
+    holders = [event.object["spec"].get("holderIdentity", "") for event in seen.events]
+    assert any(holders), "the leader is among them"
+    assert holders[-1].startswith("operator-1_")
+    assert "" in holders[next(i for i, holder in enumerate(holders) if holder) :], (
+        "it has run out, and was not released"
+    )
+
+
+@dataclass
+class LastWrite:
+    """Kills the leader before or after it writes that attempts up to `seq` are counted."""
+
+    leader: Replica
+    seq: int
+    after: bool
+
+    async def hook(self, call: Call, forward: Forward) -> Answer:
+        body = json.loads(call.body) if call.writes and call.path.endswith("/status") else {}
+        if body.get("status", {}).get("pairing", {}).get("lastCountedSeq") != self.seq:
+            return await forward()
+        if self.after:
+            await forward()
+        self.leader.process.kill()
+        raise Severed
+
+
+def test_a_pairing_is_never_counted_twice(running: Operators, stage: Stage, tmp_path: Path) -> None:
+    """Nor lost but with an operator that dies as it counts; those that end while none runs are counted by the next."""
+
+    def end_attempts(last: int) -> None:
+        attempt = {"method": "QRCode", "result": "Failed", "reason": "Expired", "secondsToQR": 0.4}
+        history = [{**attempt, "seq": seq, "id": f"attempt-{seq}"} for seq in range(1, last + 1)]
+        pairing = {"state": "Showing", "attempt": 1, "id": "next", "seq": last, "failed": last, "history": history}
+        stage.report("counted", "ShowingQR", "QRAvailable", pairing=pairing)
+
+    def next_leader() -> Replica:
+        release_lease(stage.api)
+        return running.start_leader(*SHORT_LEASE, gateway=gateway)
+
+    def counts(leader: Replica, attempts: int, *, last: int) -> None:
+        """Wait until that many are counted, and the status tells it; there are no more."""
+        told = "all are counted"
+        eventually(lambda: stage.status("counted")["pairing"].get("lastCountedSeq") == last, told, seconds=PATIENCE)
+        settled(leader)
+        assert leader.metric("whatsapp_pairing_attempts_total", result="Failed", reason="Expired") == attempts
+
+    def dies(leader: Replica, *, counting: int, after: bool) -> None:
+        gateway.hook = LastWrite(leader, counting, after).hook
+        end_attempts(counting)
+        leader.process.wait(timeout=60)
+        gateway.hook = passing
+
+    with Gateway(stage.api, tmp_path) as gateway:
+        leader = next_leader()
+        stage.create("counted", phone="+15551230218", tenant="counted")
+        stage.start_pod("counted")
+        stage.report("counted", "Starting", "Starting")
+        counts(leader, 0, last=0)
+        end_attempts(1)
+        counts(leader, 1, last=1)
+        leader.process.kill()
+        leader.process.wait()
+        end_attempts(3)
+        leader = next_leader()
+        counts(leader, 2, last=3)
+        dies(leader, counting=4, after=False)
+        leader = next_leader()
+        counts(leader, 1, last=4)
+        dies(leader, counting=5, after=True)
+        leader = next_leader()
+        end_attempts(6)
+        counts(leader, 1, last=6)
 
 
 def test_every_write_of_a_life_has_a_precondition(running: Operators, stage: Stage, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ PY := $(BIN)/python
 PYTEST := $(BIN)/pytest
 # Two packages of the checkout, run from where they are.
 export PYTHONPATH := operator:tests/simulator
+# Where it is set, every Python of the tests, and there are thousands, compiles what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 UV_VERSION := 0.13.8
 LOCK := $(BIN)/uv pip compile pyproject.toml -q --generate-hashes --no-emit-index-url --python-version 3.11 --python-platform linux --custom-compile-command "make lock"
 
@@ -63,12 +65,12 @@ test: ## Run everything, fast to slow: lint, unit, integration, end to end; take
 
 .PHONY: test-unit
 test-unit: venv ## Test the pure parts; no network, no root.
-	$(PYTEST) tests/unit
+	$(PYTEST) tests/unit -n 2
 
 .PHONY: test-integration
 test-integration: venv ## Test against a real API server, and a real neonize against the simulator.
 	$(PY) -m tests.cluster build kubernetes etcd
-	$(PYTEST) tests/integration -n 4
+	$(PYTEST) tests/integration -n 6
 
 .PHONY: test-e2e
 test-e2e: deploy ## Test real pods on the local cluster, which stays up.

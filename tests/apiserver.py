@@ -3,19 +3,19 @@
 import base64
 import json
 import re
+import select
 import socket
 import ssl
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -61,6 +61,7 @@ class ApiServer:
     context: ssl.SSLContext
     ca: bytes
     token: str | None = None
+    _idle: threading.local = field(default_factory=threading.local, init=False, repr=False, compare=False)
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> "ApiServer":
@@ -92,26 +93,25 @@ class ApiServer:
         Raises:
             ApiError: the server answered with a status of 400 or above.
         """
-        with self.open(method, path, body, content_type) as answer:
-            text = answer.read().decode()
+        # A handshake costs more than most requests.
+        connection = self._idle.__dict__.pop("connection", None)
+        if connection is None or select.select([connection.sock], [], [], 0)[0]:  # the server has closed it
+            connection = self._connect(60)
+        answer = self._send(connection, method, path, body, content_type)
+        text = answer.read().decode()
+        if connection.sock is not None:
+            self._idle.connection = connection
+        if answer.status >= 400:
+            raise ApiError(answer.status, _message(text))
         return json.loads(text) if text.startswith(("{", "[")) else text
 
     def open(
         self, method: str, path: str, body: Any = None, content_type: str = "application/json", timeout: float = 60
     ) -> HTTPResponse:
-        """As `request`, with the answer as a stream."""
-        headers = {"Content-Type": content_type, "Accept": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self.context)
-        )
-        try:
-            answer: HTTPResponse = opener.open(request, timeout=timeout)
-        except urllib.error.HTTPError as error:
-            raise ApiError(error.code, _message(error.read().decode())) from None
+        """As `request`, with the answer as a stream, on a connection of its own."""
+        answer = self._send(self._connect(timeout), method, path, body, content_type)
+        if answer.status >= 400:
+            raise ApiError(answer.status, _message(answer.read().decode()))
         return answer
 
     def get(self, path: str) -> Any:
@@ -162,6 +162,16 @@ class ApiServer:
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         created = self.create(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", request)
         return str(created["status"]["token"])
+
+    def _connect(self, timeout: float) -> HTTPSConnection:
+        return HTTPSConnection(urlsplit(self.url).netloc, context=self.context, timeout=timeout)
+
+    def _send(self, connection: HTTPSConnection, method: str, path: str, body: Any, content_type: str) -> HTTPResponse:
+        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
+        return connection.getresponse()
 
     def _path_of(self, manifest: dict[str, Any]) -> str:
         group = manifest["apiVersion"]

@@ -1,4 +1,4 @@
-"""A simulator for each module, and for each test its own numbers, API server and session."""
+"""A simulator for each worker of the run, and for each test its own numbers, API server and session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.integration.session_process import MakeSession, SessionProcess
 from tests.integration.simulator_process import SimulatorProcess
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running_simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
     with SimulatorProcess(tmp_path_factory.mktemp("simulator") / "state") as running:
         yield running

@@ -1,6 +1,10 @@
-"""Real pods on a real node: `make test-e2e` brings up the cluster, the images, the operator and the simulator first."""
+"""Real pods on a real node: `make test-e2e` brings up the cluster, the images, the operator and the simulator first.
+
+Modules run side by side, but those that are marked `alone`: they change what the others stand on.
+"""
 
 import itertools
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -12,8 +16,14 @@ from tests.scenario import Scenario
 from tests.target import Target, live_target
 
 LAST = "test_rights.py"
+# The moment at which the modules that run side by side began, where they have passed already.
+BESIDE_SINCE = "E2E_BESIDE_SINCE"
 STARTED = datetime.now(UTC)
 _left_out: list[pytest.Item] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: changes the operator, its rights or the node under all sessions")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,11 +38,13 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def whole_run(request: pytest.FixtureRequest) -> datetime:
     """Since when every end-to-end test was run, and passed."""
-    ran = {item.path for item in request.session.items}
-    parts = _left_out or any("::" in argument for argument in request.config.args)
+    beside = os.environ.get(BESIDE_SINCE)
+    left_out = [item for item in _left_out if beside is None or item.get_closest_marker("alone")]
+    ran = {item.path for item in [*request.session.items, *_left_out]}
+    parts = left_out or any("::" in argument for argument in request.config.args)
     if parts or request.session.testsfailed or not ran.issuperset(Path(__file__).parent.glob("test_*.py")):
         pytest.skip("needs the whole run")
-    return STARTED
+    return datetime.fromisoformat(beside) if beside else STARTED
 
 
 @pytest.fixture(scope="session")
@@ -63,5 +75,6 @@ def scenario(target: Target, ended: list[Scenario], request: pytest.FixtureReque
 @pytest.fixture(scope="session")
 def new_phone() -> Callable[[], str]:
     """Numbers that no other test, of this run or another, uses."""
-    run, count = secrets.randbelow(9_000) + 1_000, itertools.count(100)
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    run, count = (secrets.randbelow(900) + 100) * 10 + worker, itertools.count(100)
     return lambda: f"+1555{run}{next(count)}"

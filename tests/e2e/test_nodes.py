@@ -17,6 +17,8 @@ from tests.scenario import SIMULATOR_NAMESPACE, Scenario, has_condition
 from tests.waiting import eventually
 from whatsapp_operator.api import names
 
+pytestmark = pytest.mark.alone
+
 Phones = Callable[[], str]
 
 

@@ -17,6 +17,8 @@ from tests.e2e.test_security import ATTACKER
 from tests.target import Target
 from whatsapp_operator.api import names
 
+pytestmark = pytest.mark.alone
+
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 OPERATOR = rf"system:serviceaccount:{NAMESPACE}:whatsapp-operator"
 SESSIONS = rf"system:serviceaccount:[^:]+:{names.SESSION_SERVICE_ACCOUNT}"

@@ -13,6 +13,8 @@ from tests.scenario import Scenario, has_condition
 from tests.target import Target
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.alone
+
 Phones = Callable[[], str]
 
 DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/whatsapp-operator"

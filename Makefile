@@ -37,7 +37,7 @@ lock: ## Lock the requirements again after a change of pyproject.toml.
 lint: venv ## Check format, lint, types and the direction of imports.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy operator images tests
+	$(BIN)/mypy operator images tests charts
 	$(BIN)/lint-imports
 
 .PHONY: crds
@@ -48,6 +48,7 @@ crds: venv ## Generate crds/ from the models.
 docs: venv ## Generate the pages that follow from the code, and build the site in dist/site.
 	$(PY) -m tests.documentation.troubleshooting > docs/troubleshooting.md
 	$(PY) -m tests.documentation.api > docs/api.md
+	$(PY) -m charts.observability
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: format
@@ -65,7 +66,8 @@ test: ## Run everything, fast to slow: lint, unit, integration, end to end; take
 
 .PHONY: test-unit
 test-unit: venv ## Test the pure parts; no network, no root.
-	$(PYTEST) tests/unit -n 2
+	$(PY) -m tests.cluster build prometheus
+	$(PYTEST) tests/unit tests/observability -n 2
 
 .PHONY: test-integration
 test-integration: venv ## Test against a real API server, and a real neonize against the simulator.

@@ -58,6 +58,7 @@ def test_counters_are_there_before_their_first_increase() -> None:
             assert f'whatsapp_pairing_steps_total{{method="{method}",step="{step}"}} 0.0' in text
     assert 'whatsapp_session_disconnects_total{reason="Reconnecting"} 0.0' in text
     assert 'whatsapp_relinks_total{outcome="Failed"} 0.0' in text
+    assert "_created" not in text
 
 
 def test_every_way_in_which_a_session_pod_ends_an_attempt_is_counted_from_0() -> None:

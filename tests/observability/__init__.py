@@ -1,0 +1,1 @@
+"""Rules, dashboard and the pages about them: promtool, and a real Prometheus."""

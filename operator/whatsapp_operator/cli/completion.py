@@ -64,12 +64,17 @@ def for_kubectl(app: typer.Typer, arguments: Sequence[str]) -> str:
     *before, incomplete = arguments or [""]
     line = shlex.join(["kubectl-wa", *before]) + " " + (shlex.quote(incomplete) if incomplete else "")
     # Fish takes the same form as kubectl: the completion, a tabulator, its description.
-    os.environ |= {
+    told = io.StringIO()
+    variables = {
         "_KUBECTL_WA_COMPLETE": "complete_fish",
         "_TYPER_COMPLETE_ARGS": line,
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
-        app(prog_name="kubectl-wa", args=[])
+    os.environ |= variables
+    try:
+        with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+            app(prog_name="kubectl-wa", args=[])
+    finally:
+        for variable in variables:
+            del os.environ[variable]
     return "\n".join([*(entry for entry in told.getvalue().splitlines() if entry), _NO_FILES]) + "\n"

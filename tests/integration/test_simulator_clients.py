@@ -312,7 +312,8 @@ async def test_a_replaced_stream_is_told(client: ProtocolClient, network: Networ
         last = await client.ended()
         assert last is not None
         assert last.require("conflict").get("type") == "replaced"
-        assert 1 in [device["takenOver"] for device in await asyncio.to_thread(simulator.devices, PHONE)]
+        devices = await asyncio.to_thread(simulator.devices, PHONE)
+        assert (2, 1) in [(device["logins"], device["takenOver"]) for device in devices]
 
 
 async def test_hosts_other_than_whatsapp_are_refused(network: Network) -> None:

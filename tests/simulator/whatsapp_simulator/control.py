@@ -171,6 +171,7 @@ class Control:
             "id": device.id.device,
             "linkedAt": _time(device.linked),
             "connected": self._server.is_connected(device.id),
+            "logins": self._server.logins[device.id],
             "takenOver": self._server.take_overs[device.id],
             "preKeys": self._server.store.count_pre_keys(device.id),
         }

@@ -59,6 +59,7 @@ class Server:
         self._frames: set[Frames] = set()
         self._by_device: dict[DeviceId, Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.logins: Counter[DeviceId] = Counter()
         self.take_overs: Counter[DeviceId] = Counter()
 
     def write_trust(self, directory: Path) -> None:
@@ -120,6 +121,7 @@ class Server:
         """A device has logged in; an older stream of the same device is told that it was replaced."""
         older = self._by_device.get(id)
         self._by_device[id] = connection
+        self.logins[id] += 1
         if older is not None:
             self.take_overs[id] += 1
             self.start(older.end(stream_error_node(behaviours.StreamError(conflict="replaced"))))

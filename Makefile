@@ -71,7 +71,7 @@ test-unit: venv ## Test the pure parts; no network, no root.
 
 .PHONY: test-integration
 test-integration: venv ## Test against a real API server, and a real neonize against the simulator.
-	$(PY) -m tests.cluster build kubernetes etcd
+	$(PY) -m tests.cluster build kubernetes etcd gitops
 	$(PYTEST) tests/integration -n 6
 
 .PHONY: test-e2e

@@ -84,8 +84,8 @@ def read_family(directory: Path) -> Family:
 def digest(directory: Path) -> str:
     """12 hex digits over everything that decides what the programs are, except the Go toolchain."""
     content = hashlib.sha256(repr((COMMON_FLAGS, COMMON_LDFLAGS)).encode())
-    for name in ("family.toml", "go.mod", "go.sum"):
-        content.update(hashlib.sha256((directory / name).read_bytes()).digest())
+    for path in (*(directory / name for name in ("family.toml", "go.mod", "go.sum")), *sorted(directory.glob("*.go"))):
+        content.update(hashlib.sha256(path.read_bytes()).digest())
     return content.hexdigest()[:12]
 
 

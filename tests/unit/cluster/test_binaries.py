@@ -51,8 +51,9 @@ def test_a_module_that_is_not_required_is_an_error(tools: Path) -> None:
         binaries.families(tools)
 
 
-@pytest.mark.parametrize("name", ["go.mod", "go.sum", "family.toml"])
+@pytest.mark.parametrize("name", ["go.mod", "go.sum", "family.toml", "main.go"])
 def test_every_file_that_decides_the_build_changes_the_digest(tools: Path, name: str) -> None:
+    (tools / "fine" / "main.go").write_text("package main\n")
     before = binaries.digest(tools / "fine")
     assert binaries.digest(tools / "fine") == before
     path = tools / "fine" / name

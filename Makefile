@@ -116,6 +116,10 @@ cluster-down: venv ## Remove the local cluster: every process, mount, interface 
 kubeconfig: venv ## Print the path of the local cluster's kubeconfig.
 	@$(PY) -m tests.cluster kubeconfig
 
+.PHONY: environment
+environment: venv ## Print what a shell needs for kubectl and helm to act on the local cluster: eval "$$(make -s environment)".
+	@$(PY) -m tests.cluster environment
+
 # With CONTEXT, another cluster is acted on: the local one is not brought up, and images come from REGISTRY.
 CLUSTER := $(if $(CONTEXT),venv,cluster-up)
 
@@ -126,6 +130,14 @@ images: $(CLUSTER) ## Build all images without Docker and load them into the loc
 .PHONY: deploy
 deploy: $(if $(CONTEXT),venv,images) ## Install operator and simulator on the local cluster (another: KUBECONFIG, CONTEXT, REGISTRY, TAG).
 	$(PY) -m tests.deploy --simulator
+
+.PHONY: simulator-up
+simulator-up: $(if $(CONTEXT),venv,images) ## Run the WhatsApp simulator in the cluster; sessions of namespace default can trust it.
+	$(PY) -m tests.phone up
+
+.PHONY: scan
+scan: venv ## Let the simulated phone scan the QR of a session: SESSION=demo.
+	@$(PY) -m tests.phone scan $(or $(SESSION),demo)
 
 .PHONY: demo
 demo: deploy ## Show the main job on a real cluster, as a timeline; leaves the cluster up.

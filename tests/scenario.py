@@ -108,14 +108,18 @@ class Scenario:
 
     def prepare(self) -> None:
         """Makes the namespace, with Pod Security restricted, and the trust in the simulator; may be repeated."""
-        trust = self.kubectl.run(
-            "exec", f"--namespace={SIMULATOR_NAMESPACE}", "deployment/whatsapp-simulator", "--",
-            "python", "-c", "print(open('/state/trust.pem').read())",
-        )  # fmt: skip
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.api.apply(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}
         )
+        self.trust()
+
+    def trust(self) -> None:
+        """Lets sessions of the namespace trust the simulator, which runs; may be repeated."""
+        trust = self.kubectl.run(
+            "exec", f"--namespace={SIMULATOR_NAMESPACE}", "deployment/whatsapp-simulator", "--",
+            "python", "-c", "print(open('/state/trust.pem').read())",
+        )  # fmt: skip
         bundle = {"name": TRUST, "namespace": self.namespace}
         self.api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": bundle, "data": {"ca.crt": trust}})
 

@@ -1,6 +1,8 @@
 """The command line: `python -m tests.cluster <command>`."""
 
 import argparse
+import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,6 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("status", help="say whether the cluster is up").set_defaults(run=_status)
     commands.add_parser("kubeconfig", help="print the path of the cluster's kubeconfig").set_defaults(run=_kubeconfig)
+    environment = commands.add_parser("environment", help="print what a shell needs for kubectl and helm to act on it")
+    environment.set_defaults(run=_environment)
     kubectl = commands.add_parser("kubectl", help="run the pinned kubectl on the cluster, or on KUBECONFIG and CONTEXT")
     kubectl.set_defaults(run=_kubectl)
     commands.add_parser("preflight", help="say what this machine lacks, and what to do").set_defaults(run=_preflight)
@@ -72,6 +76,12 @@ def _status(_: argparse.Namespace) -> int:
 
 def _kubeconfig(_: argparse.Namespace) -> None:
     print(context.target().kubeconfig)
+
+
+def _environment(_: argparse.Namespace) -> None:
+    programs = [str(binaries.ensure(family)) for family in ("kubernetes", "helm")]
+    print(f"export KUBECONFIG={shlex.quote(context.target().kubeconfig)}")
+    print(f"export PATH={shlex.quote(os.pathsep.join(programs))}:$PATH")
 
 
 def _kubectl(options: argparse.Namespace) -> int:

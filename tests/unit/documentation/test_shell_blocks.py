@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.paths import CHECKOUT
+from tests.documentation.shell import Shell
 from tests.documentation.shell_blocks import CHECKOUT_ONLY, CLUSTER, SHELL, blocks, fenced, files, pages
 
 PAGE = """
@@ -52,6 +53,18 @@ def test_blocks_are_found_with_their_marks(tmp_path: Path) -> None:
     assert (unmarked.by, unmarked.why_not, unmarked.place) == (None, None, "page.md:18")
     assert blocks("page.md", CLUSTER, tmp_path) == [scan]
     assert files("page.md", tmp_path) == {"support.yaml": "kind: WhatsAppSession\n"}
+
+
+def test_a_block_ends_at_the_first_command_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(
+        PAGE.replace("kubectl get was", "cat support.yaml | tee copy.yaml\ntouch not-reached")
+    )
+    [block] = blocks("page.md", CLUSTER, tmp_path)
+    with pytest.raises(AssertionError, match=r"page.md:3: exit code 1(.|\n)*support.yaml"):
+        Shell(tmp_path).run(block)
+    assert not (tmp_path / "not-reached").exists()
+    (tmp_path / "support.yaml").write_text("kind: WhatsAppSession\n")
+    assert Shell(tmp_path).run(block) == "kind: WhatsAppSession\n"
 
 
 def test_the_pages_are_those_of_the_repository() -> None:

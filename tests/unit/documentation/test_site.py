@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.paths import CHECKOUT
 from tests.documentation import api
 from tests.documentation.shell_blocks import pages
-from whatsapp_operator.api.reasons import Reason
+from whatsapp_operator.api.reasons import ConditionType, Phase, Reason
 
 LINK = re.compile(r"\[[^\]]+\]\((?!https?:|mailto:)(?P<file>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
 LOADED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=["']?((?:https?:)?//[^"' >]+)""")
@@ -42,6 +42,12 @@ def test_what_conditions_and_alerts_refer_to_has_an_anchor(site: Path) -> None:
     page = (site / "troubleshooting.html").read_text()
     for reason in Reason:
         assert f'id="{reason}"' in page
+
+
+def test_concepts_explains_each_phase_and_condition() -> None:
+    page = (CHECKOUT / "docs" / "concepts.md").read_text()
+    for name in (*Phase, *ConditionType):
+        assert re.search(rf"^\| `{name}` \|" if isinstance(name, Phase) else f"`{name}`", page, re.MULTILINE), name
 
 
 def test_the_api_page_is_what_make_docs_makes() -> None:

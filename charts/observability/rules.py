@@ -129,7 +129,8 @@ _DOWN: Final = (*_LOST, Phase.STALLED)
 _PAIRING: Final = (Phase.STARTING, Phase.WAITING_FOR_SCAN, Phase.AUTHENTICATING)
 
 # No answer, no right, too many requests, the server's own fault. 404 and 409 belong to the normal work.
-_ERRORS: Final = 'whatsapp_operator_api_requests_total{code=~"0|401|403|429|5.."}'
+_REQUESTS: Final = "whatsapp_operator_api_requests_total"
+_ERRORS: Final = f'{_REQUESTS}{{code=~"0|401|403|429|5.."}}'
 
 
 def _success(record: str, tried: str, period: str) -> Recording:
@@ -350,8 +351,8 @@ GROUPS: Final = (
                 API_ERRORS,
                 _expr(
                     f"""
-                    sum by (namespace) (rate({_ERRORS}[5m]))
-                      / (sum by (namespace) (rate(whatsapp_operator_api_requests_total[5m])) > 0)
+                    (sum by (namespace) (rate({_ERRORS}[5m])) or 0 * sum by (namespace) (rate({_REQUESTS}[5m])))
+                      / (sum by (namespace) (rate({_REQUESTS}[5m])) > 0)
                     """
                 ),
                 "Share of the operator's requests to the API server that got no answer, 401, 403, 429 or 5xx.",

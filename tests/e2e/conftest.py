@@ -15,7 +15,8 @@ import pytest
 from tests.scenario import Scenario
 from tests.target import Target, live_target
 
-LAST = "test_rights.py"
+# What the others have done is looked at by these.
+LAST = ("test_prometheus.py", "test_rights.py")
 # The moment at which the modules that run side by side began, where they have passed already.
 BESIDE_SINCE = "E2E_BESIDE_SINCE"
 STARTED = datetime.now(UTC)
@@ -27,8 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The rights are compared with what all other tests have used."""
-    items.sort(key=lambda item: item.path.name == LAST)
+    """Metrics and rights are compared with what all other tests have done."""
+    items.sort(key=lambda item: LAST.index(item.path.name) + 1 if item.path.name in LAST else 0)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

@@ -48,6 +48,7 @@ crds: venv ## Generate crds/ from the models.
 docs: venv ## Generate the pages that follow from the code, and build the site in dist/site.
 	$(PY) -m tests.documentation.troubleshooting > docs/troubleshooting.md
 	$(PY) -m tests.documentation.api > docs/api.md
+	$(PY) -m tests.documentation.options > docs/options.md
 	$(PY) -m charts.observability
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -4,12 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.paths import CHECKOUT
-from tests.documentation import api
+from tests.documentation import api, options
 from tests.documentation.shell_blocks import pages
 from whatsapp_operator.api.reasons import ConditionType, Phase, Reason
 
@@ -50,8 +51,9 @@ def test_concepts_explains_each_phase_and_condition() -> None:
         assert re.search(rf"^\| `{name}` \|" if isinstance(name, Phase) else f"`{name}`", page, re.MULTILINE), name
 
 
-def test_the_api_page_is_what_make_docs_makes() -> None:
-    assert (CHECKOUT / "docs" / "api.md").read_text() == api.render()
+@pytest.mark.parametrize(("page", "render"), [("api", api.render), ("options", options.render)])
+def test_a_generated_page_is_what_make_docs_makes(page: str, render: Callable[[], str]) -> None:
+    assert (CHECKOUT / "docs" / f"{page}.md").read_text() == render()
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if not page.startswith("docs/")])

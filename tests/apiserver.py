@@ -283,6 +283,18 @@ def conditions(obj: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {condition["type"]: condition for condition in obj.get("status", {}).get("conditions", [])}
 
 
+def owned_fields(obj: dict[str, Any], manager: str) -> set[str]:
+    """The fields that a manager owns, as paths of two names, such as "spec.phone"."""
+    return {
+        f"{top.removeprefix('f:')}.{part.removeprefix('f:')}"
+        for entry in obj["metadata"]["managedFields"]
+        if entry["manager"] == manager
+        for top, parts in entry["fieldsV1"].items()
+        for part in parts
+        if part != "."
+    }
+
+
 def _material(holder: dict[str, Any], name: str) -> bytes:
     if inline := holder.get(f"{name}-data"):
         return base64.b64decode(inline)

@@ -7,6 +7,7 @@ twice.
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -138,6 +139,20 @@ def _build(family: Family, name: str) -> None:
             raise ClusterError(f"building {name} failed ({' '.join(command)})")
         output.rename(family.bin / name)
     print(f"built {name} in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def module_files(module: str, version: str, checksum: str) -> Path:
+    """The folder of a Go module as it was published, whose files are read and not built.
+
+    Raises ClusterError if it cannot be had, or is not what the checksum (that of a go.sum) says.
+    """
+    command = [_go((1, 26, 0)), "mod", "download", "-json", f"{module}@{version}"]
+    environment = os.environ | {"GOTOOLCHAIN": "local", "GOWORK": "off"}
+    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout or "{}")
+    if done.returncode != 0 or found.get("Sum") != checksum:
+        raise ClusterError(f"{module} {version}: {found.get('Error') or found.get('Sum') or done.stderr}")
+    return Path(found["Dir"])
 
 
 def installed_go() -> tuple[str, tuple[int, ...]] | None:

@@ -1,6 +1,7 @@
 """What Argo CD, Flux and kstatus make of a session in each moment of its life, and what they and the operator write."""
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tests.apiserver import APPLY_PATCH, ROOT, ApiServer, conditions, session, sessions_path
+from tests.apiserver import APPLY_PATCH, ROOT, ApiServer, conditions, owned_fields, session, sessions_path
 from tests.cluster import binaries
 from tests.cluster.control_plane import ControlPlane
+from tests.documentation.shell import Shell
+from tests.documentation.shell_blocks import blocks
 from tests.integration.controller_stand_ins import (
     Replica,
     Stage,
@@ -137,7 +140,10 @@ def verdicts(
     api.create("/api/v1/namespaces", {"metadata": {"name": "argocd"}})
     configuration = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argocd-cm", "namespace": "argocd"}}
     api.apply(configuration | {"data": {"url": "https://argocd.example.com"}})
-    kubectl.run("apply", "--server-side", f"--kustomize={EXAMPLES / 'argocd'}")
+    path = f"{kubectl.program.parent}{os.pathsep}{os.environ['PATH']}"
+    shell = Shell(ROOT, {"KUBECONFIG": kubectl.kubeconfig, "PATH": path})
+    for block in blocks("docs/gitops.md", by="tests/integration/test_gitops.py"):
+        shell.run(block)
     data = api.get("/api/v1/namespaces/argocd/configmaps/argocd-cm")["data"]
     assert data.keys() == {"url", HEALTH_KEY}
     script, kustomization = (tmp_path_factory.mktemp("checks") / kind for kind in ("health.lua", "kustomization.yaml"))
@@ -251,24 +257,12 @@ def settings(live: dict[str, Any]) -> dict[str, Any]:
     return {"spec": live["spec"], **{key: metadata.get(key) for key in ("labels", "annotations")}}
 
 
-def fields(live: dict[str, Any], manager: str) -> set[str]:
-    """The fields that a manager owns, as paths of two names."""
-    return {
-        f"{top.removeprefix('f:')}.{part.removeprefix('f:')}"
-        for entry in live["metadata"]["managedFields"]
-        if entry["manager"] == manager
-        for top, parts in entry["fieldsV1"].items()
-        for part in parts
-        if part != "."
-    }
-
-
 def check_owners(live: dict[str, Any]) -> None:
     """The operator owns nothing of what others decide on, and not the pod's report; Git has kept its own."""
-    own = fields(live, names.FIELD_MANAGER_OPERATOR)
+    own = owned_fields(live, names.FIELD_MANAGER_OPERATOR)
     assert {path for path in own if not path.startswith("status.")} == {"metadata.finalizers"}
     assert "status.session" not in own
-    assert fields(live, "gitops") == {"spec.tenant", "spec.phone"}
+    assert owned_fields(live, "gitops") == {"spec.tenant", "spec.phone"}
 
 
 @pytest.fixture
@@ -315,7 +309,7 @@ def test_appliers_and_the_operator_never_fight(
     for how in ((), ("--server-side", "--field-manager=gitops")):
         assert kubectl.run("diff", *how, *arguments) == ""
     nothing_changes()
-    assert fields(stage.session("calm"), "kubectl-client-side-apply") == {"metadata.annotations"}
+    assert owned_fields(stage.session("calm"), "kubectl-client-side-apply") == {"metadata.annotations"}
     assert gitops.writes == 1
 
 

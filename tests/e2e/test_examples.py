@@ -1,0 +1,142 @@
+"""The examples, applied as docs/gitops.md says: the sessions live, those for Argo CD and Flux are what these take."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+
+from tests.apiserver import ROOT, Watch, owned_fields
+from tests.cluster import binaries
+from tests.documentation.shell import Shell
+from tests.documentation.shell_blocks import blocks
+from tests.e2e.test_documentation import WAY_TO_THE_SIMULATOR
+from tests.scenario import Scenario, has_condition
+from tests.target import Target
+from tests.waiting import eventually
+from whatsapp_operator.api import names
+
+PAGE: Final = "docs/gitops.md"
+EXAMPLES: Final = ROOT / "examples"
+TENANTS: Final = ("acme", "globex")
+
+# The definitions come with the modules of the programs: module, version and checksum, files.
+DEFINITIONS: Final = (
+    (
+        ("github.com/argoproj/argo-cd/v3", "v3.5.7", "h1:Xm1BF+I5OgDKUG3SDK49vn2/Y5AMyaNVko+/JT08gj0="),
+        ("manifests/crds/application-crd.yaml", "manifests/crds/applicationset-crd.yaml"),
+    ),
+    (
+        ("github.com/fluxcd/kustomize-controller", "v1.9.6", "h1:XB+G3A0mky0j5uVHZWv4oSlS2RvZBoNIUhstIvY0JKE="),
+        ("config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml",),
+    ),
+    (
+        ("github.com/fluxcd/source-controller", "v1.9.6", "h1:nG534/bI6nVpyHra7ONAk6xDB3xPsVT+EOLHZHXPrrc="),
+        ("config/crd/bases/source.toolkit.fluxcd.io_gitrepositories.yaml",),
+    ),
+)
+
+
+@pytest.fixture
+def definitions(target: Target) -> Iterator[None]:
+    """Argo CD and Flux as the API server knows them, until the end of the test."""
+    files = [f"--filename={binaries.module_files(*module) / path}" for module, paths in DEFINITIONS for path in paths]
+    target.kubectl.run("apply", "--server-side", *files)
+    target.kubectl.run("wait", "--for=condition=Established", "--timeout=120s", *files)
+    yield
+    target.kubectl.run("delete", "--wait=false", *files)
+
+
+@pytest.mark.usefixtures("definitions")
+def test_argo_cd_and_flux_take_the_examples(target: Target, scenario: Scenario) -> None:
+    shown = (EXAMPLES / "argocd" / "applicationset.yaml", EXAMPLES / "argocd" / "operator.yaml")
+    for path in (*shown, EXAMPLES / "flux" / "sessions.yaml"):
+        for document in yaml.safe_load_all(path.read_text()):
+            document["metadata"]["namespace"] = scenario.namespace
+            apply = ("apply", "--server-side", "--validate=strict", "--filename=-", "--output=json")
+            live = json.loads(target.kubectl.run(*apply, stdin=json.dumps(document)))
+            assert live["kind"] == document["kind"]
+            assert live["metadata"]["uid"]
+
+
+@pytest.fixture
+def places(target: Target, scenario: Scenario) -> Iterator[dict[str, Scenario]]:
+    """Where the sessions of the examples live, by name; they are given the way to the simulator there."""
+    own = {tenant: scenario.beside(f"whatsapp-{tenant}") for tenant in TENANTS}
+    found = {"front-desk": scenario, "support": own["acme"], "sales": own["acme"], "orders": own["globex"]}
+    namespaces = {place.namespace: place for place in found.values()}
+    policies = "---".join(WAY_TO_THE_SIMULATOR.replace("NAMESPACE", namespace) for namespace in namespaces)
+    for place in namespaces.values():
+        place.prepare()
+    target.kubectl.run("apply", "--server-side", "--filename=-", stdin=policies)
+    for place in namespaces.values():
+        eventually(partial(has_way, target, place), "sessions are given a way to the simulator", seconds=60)
+    yield found
+    for place in own.values():
+        place.remove(wait=False)
+    target.kubectl.run("delete", "--filename=-", stdin=policies)
+    for place in own.values():
+        place.removed()
+
+
+def has_way(target: Target, place: Scenario) -> bool:
+    probe = yaml.safe_dump(place.manifest("probe") | {"spec": {"tenant": "probe"}})
+    arguments = ("create", f"--namespace={place.namespace}", "--dry-run=server", "--output=json", "--filename=-")
+    return "proxy" in json.loads(target.kubectl.run(*arguments, stdin=probe))["spec"]
+
+
+def test_sessions_live_by_what_git_holds(target: Target, places: dict[str, Scenario], tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    view = yaml.safe_load(target.kubectl.run("config", "view", "--raw", "--minify", "--flatten"))
+    view["contexts"][0]["context"]["namespace"] = places["front-desk"].namespace
+    kubeconfig.write_text(yaml.safe_dump(view))
+    path = f"{target.kubectl.program.parent}{os.pathsep}{os.environ['PATH']}"
+    shell = Shell(ROOT, {"KUBECONFIG": str(kubeconfig), "PATH": path})
+    with ExitStack() as stack:
+        watches = {name: stack.enter_context(place.watching(name)) for name, place in places.items()}
+        for block in blocks(PAGE, by="tests/e2e/test_examples.py"):
+            shell.run(block)
+        phones = {name: place.get(name)["spec"]["phone"] for name, place in places.items()}
+        for name, place in places.items():
+            place.pair(name, phones[name], watches[name])
+        relinked_once(places["front-desk"], phones["front-desk"], watches["front-desk"])
+    for name, place in places.items():
+        live = place.get(name)
+        assert "spec.tenant" in owned_fields(live, "kubectl")
+        assert owned_fields(live, names.FIELD_MANAGER_SESSION) == {"status.session"}
+        own = owned_fields(live, names.FIELD_MANAGER_OPERATOR)
+        assert {path for path in own if not path.startswith("status.")} == {"metadata.finalizers"}
+        # As Argo CD prunes.
+        place.delete(name, propagation="Foreground")
+    for name, place in places.items():
+        place.gone(name)
+        assert place.simulator.devices(phones[name]) == []
+
+
+def relinked_once(place: Scenario, phone: str, watch: Watch) -> None:
+    """A token in Git is applied again and again, before, while and after the phone is linked anew."""
+    manifest = yaml.safe_load((EXAMPLES / "session.yaml").read_text())
+    manifest["metadata"]["annotations"] = {names.ANNOTATION_FORCE_RELINK: "2026-11-21"}
+    name, began = manifest["metadata"]["name"], time.monotonic()
+
+    def apply() -> None:
+        arguments = ("apply", "--server-side", f"--namespace={place.namespace}", "--filename=-")
+        place.kubectl.run(*arguments, stdin=json.dumps(manifest))
+
+    apply()
+    apply()
+    watch.wait(has_condition("QRReady"), "QRReady", since=began)
+    apply()
+    place.simulator.scan(phone, place.qr(name))
+    scanned = time.monotonic()
+    watch.wait(has_condition("Connected"), "Connected", since=scanned)
+    apply()
+    eventually(lambda: place.get(name)["status"]["relink"].get("outcome") == "Completed", "the relink is done")
+    assert len({(seen.status.get("relink") or {}).get("requestID") for seen in watch.events} - {None}) == 1
+    assert len(place.simulator.devices(phone)) == 1

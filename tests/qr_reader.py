@@ -1,7 +1,7 @@
 """Reads a QR from its modules, as a phone does: nothing of how it was drawn is known here but the standard."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from segno import consts
 
@@ -92,7 +92,7 @@ def _is_function(i: int, j: int, version: int, size: int) -> bool:
         return True
     if version >= 7 and ((i < 6 and j >= size - 11) or (j < 6 and i >= size - 11)):
         return True
-    centres = consts.ALIGNMENT_POS[version - 2] if version > 1 else ()
+    centres: tuple[int, ...] = consts.ALIGNMENT_POS[version - 2] if version > 1 else ()
     last = size - 7
     return any(
         abs(i - y) <= 2 and abs(j - x) <= 2
@@ -103,7 +103,8 @@ def _is_function(i: int, j: int, version: int, size: int) -> bool:
 
 
 def _data(words: list[int], version: int, level: str) -> bytes:
-    layout = consts.ECC[version][consts.ERROR_MAPPING[level]]
+    layouts: Any = consts.ECC
+    layout = layouts[version][consts.ERROR_MAPPING[level]]
     blocks = [(part.num_total, part.num_data) for part in layout for _ in range(part.num_blocks)]
     found: list[list[int]] = [[] for _ in blocks]
     rest = iter(words)

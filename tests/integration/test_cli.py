@@ -157,7 +157,7 @@ def test_list_tells_every_session_in_aligned_columns(admin: Plugin, sessions: St
 
 def test_machine_output_is_that_of_kubectl(admin: Plugin, sessions: Stage, control_plane: ControlPlane) -> None:
     kubectl = binaries.ensure("kubernetes") / "kubectl"
-    command = [kubectl, f"--kubeconfig={control_plane.kubeconfig}", "get", "was", "-n", NAMESPACE]
+    command = [str(kubectl), f"--kubeconfig={control_plane.kubeconfig}", "get", "was", "-n", NAMESPACE]
     for form, parse in (("json", json.loads), ("yaml", yaml.safe_load)):
         ours = parse(admin("list", "-n", NAMESPACE, "-o", form).stdout)
         theirs = parse(subprocess.run([*command, f"-o={form}"], capture_output=True, check=True, text=True).stdout)

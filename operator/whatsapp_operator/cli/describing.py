@@ -24,7 +24,7 @@ async def show_one(cluster: Cluster, output: Output, name: str, form: Format | N
         return
     for line in page(session, await cluster.now(), wide=form is Format.WIDE):
         if isinstance(line, (str, Text)):
-            output.line(line)
+            output.line(line, whole=str(line).startswith(f"{_INDENT * 2}kubectl"))
         else:
             output.table(*line, last_wraps=True)
 

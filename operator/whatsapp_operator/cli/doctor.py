@@ -17,7 +17,7 @@ from whatsapp_operator.cli.output import Format, Output
 from whatsapp_operator.cli.reading import Session, command_of
 from whatsapp_operator.cli.refusals import missing_right
 from whatsapp_operator.cli.version import version
-from whatsapp_operator.cli.words import age, ago, count, parse_time
+from whatsapp_operator.cli.words import age, ago, count, parse_time, plain
 from whatsapp_operator.kube.client import LEASES, PERSISTENT_VOLUME_CLAIMS, PODS, SECRETS, SESSIONS, Object, Resource
 from whatsapp_operator.kube.errors import ForbiddenError, KubeError, NotFoundError
 
@@ -51,6 +51,7 @@ class Check:
     result: Result
     found: str
     remedy: str = ""
+    command: str = ""
 
 
 def first_broken(checks: list[Check]) -> Check | None:
@@ -71,9 +72,11 @@ def show(output: Output, checks: list[Check], form: Format | None) -> None:
     ]
     output.table(("LINK", "STATE", "FOUND"), rows, last_wraps=True)
     for check in checks:
-        if check.remedy and check.result is not Result.OK:
+        if (check.remedy or check.command) and check.result is not Result.OK:
             output.line()
-            output.line(Text.assemble((check.name, _STYLES[check.result]), f": {check.remedy}"))
+            output.line(Text.assemble((check.name, _STYLES[check.result]), f": {plain(check.remedy)}".rstrip()))
+            if check.command:
+                output.line(f"  {check.command}", whole=True)
     output.line()
     if broken is None:
         unknown = [check.name for check in checks if check.result is Result.UNKNOWN]
@@ -87,7 +90,13 @@ def document(checks: list[Check]) -> dict[str, Any]:
     return {
         "broken": broken.name if broken is not None else None,
         "checks": [
-            {"name": check.name, "result": str(check.result), "found": check.found, "remedy": check.remedy}
+            {
+                "name": check.name,
+                "result": str(check.result),
+                "found": check.found,
+                "remedy": check.remedy,
+                "command": check.command,
+            }
             for check in checks
         ],
     }
@@ -120,8 +129,9 @@ class Doctor:
         try:
             session = Session(await self._cluster.session(name))
         except NotFoundError:
-            remedy = f"kubectl wa link {name} -n {namespace} --tenant TENANT"
-            return [Check("session", Result.BROKEN, f"there is no {name} in namespace {namespace}", remedy)]
+            command = f"kubectl wa link {name} -n {namespace} --tenant TENANT"
+            found = f"there is no {name} in namespace {namespace}"
+            return [Check("session", Result.BROKEN, found, "Make it:", command)]
         now = await self._cluster.now()
         checks = [accepted(session), claimed(session)]
         volume = await self._owned("volume", PERSISTENT_VOLUME_CLAIMS, session)
@@ -143,17 +153,18 @@ class Doctor:
         """The object that belongs to the session, or what is wrong with it."""
         owned = names.owned_name(session.name)
         try:
-            found = await self._cluster.client.get(resource, session.namespace, owned)
+            body = await self._cluster.client.get(resource, session.namespace, owned)
         except NotFoundError:
             return absent(link, session)
         except KubeError as error:
             return _not_seen(link, error)
-        uid = (found["metadata"].get("labels") or {}).get(names.LABEL_SESSION_UID)
+        uid = (body["metadata"].get("labels") or {}).get(names.LABEL_SESSION_UID)
         if uid != session.uid:
             kind = resource.plural.removesuffix("s")
-            remedy = f"kubectl delete {kind} {owned} -n {session.namespace}, if it is not needed."
-            return Check(link, Result.BROKEN, f"{owned} exists and belongs to something else", remedy)
-        return found
+            command = f"kubectl delete {kind} {owned} -n {session.namespace}"
+            found = f"{owned} exists and belongs to something else"
+            return Check(link, Result.BROKEN, found, "Delete it if it is not needed:", command)
+        return body
 
     async def _volume(self, session: Session, claim: Object) -> Check:
         state, spec = claim.get("status") or {}, claim.get("spec") or {}
@@ -174,7 +185,7 @@ class Doctor:
         if phase == "Lost":
             return Check("volume", Result.BROKEN, f"{_named(claim)} has lost its volume", "Restore it from a backup.")
         ready = session.condition(ConditionType.POD_READY)
-        remedy = f"kubectl describe pvc {_named(claim)} -n {session.namespace}"
+        command = f"kubectl describe pvc {_named(claim)} -n {session.namespace}"
         if asked is None:
             return Check(
                 "volume",
@@ -197,7 +208,7 @@ class Doctor:
         broken = ready.reason == Reason.VOLUME_PENDING and not binds_late
         waits = "a pod to be scheduled" if binds_late else "its provisioner"
         result = Result.BROKEN if broken else Result.WARNING
-        return Check("volume", result, f"{_named(claim)} waits for {waits} ({asked})", remedy)
+        return Check("volume", result, f"{_named(claim)} waits for {waits} ({asked})", "Its events tell more:", command)
 
     async def _server(self) -> Check:
         found = await self._cluster.json("/version")
@@ -280,8 +291,7 @@ class Doctor:
         try:
             lease = await self._cluster.client.get(LEASES, self._operator_namespace, LEADER_LEASE)
         except NotFoundError:
-            remedy = f"kubectl logs -n {self._operator_namespace} -l {names.LABEL_APP_NAME}=whatsapp-operator"
-            return Check("leader", Result.BROKEN, "no operator has ever led", remedy)
+            return Check("leader", Result.BROKEN, "no operator has ever led", *_operator_log(self._operator_namespace))
         return leads(lease, await self._cluster.now(), self._operator_namespace)
 
     async def _storage_class(self) -> Check:
@@ -296,6 +306,12 @@ def _not_seen(name: str, error: KubeError) -> Check:
     return Check(name, Result.BROKEN, error.message)
 
 
+def _operator_log(namespace: str) -> tuple[str, str]:
+    """Remedy and command."""
+    selector = f"{names.LABEL_APP_NAME}=whatsapp-operator"
+    return "Its log tells why, or the events of its pods:", f"kubectl logs -n {namespace} -l {selector} --prefix"
+
+
 def _named(found: Object) -> str:
     return str(found["metadata"]["name"])
 
@@ -303,8 +319,9 @@ def _named(found: Object) -> str:
 def accepted(session: Session) -> Check:
     """Whether the operator works on the object as it is."""
     if session.paused:
-        remedy = f"kubectl annotate was {session.name} -n {session.namespace} {names.ANNOTATION_PAUSED}-"
-        return Check("session", Result.BROKEN, f"the annotation {names.ANNOTATION_PAUSED} holds it back", remedy)
+        command = f"kubectl annotate was {session.name} -n {session.namespace} {names.ANNOTATION_PAUSED}-"
+        found = f"the annotation {names.ANNOTATION_PAUSED} holds it back"
+        return Check("session", Result.BROKEN, found, "Take it away:", command)
     if session.deleting:
         return Check("session", Result.WARNING, "it is being deleted")
     if not session.status:
@@ -352,11 +369,9 @@ def pod_runs(session: Session, pod: Object, now: datetime) -> Check:
     waiting = ((container.get("state") or {}).get("waiting") or {}).get("reason")
     about = f" ({waiting})" if waiting else ""
     command = command_of(why.reason, session.name, session.namespace)
-    remedy = why.remedy or f"kubectl describe pod {_named(pod)} -n {session.namespace}"
-    if command:
-        remedy = f"{remedy} {command}"
     tail = "" if why.is_true else f": {why.reason}: {why.message}"
-    return Check("pod", Result.BROKEN, f"{where}{about}{tail}", remedy)
+    describe = f"kubectl describe pod {_named(pod)} -n {session.namespace}"
+    return Check("pod", Result.BROKEN, f"{where}{about}{tail}", why.remedy, command or describe)
 
 
 def _created(found: Object, now: datetime) -> datetime:
@@ -366,14 +381,16 @@ def _created(found: Object, now: datetime) -> datetime:
 def reported(session: Session, pod: Object | None, now: datetime) -> Check:
     """The pod's own word, and whether it is that of the pod that is there."""
     report = session.part("session")
+    unheard = (
+        "Its log tells whether it reaches the API server:",
+        f"kubectl wa logs {session.name} -n {session.namespace}",
+    )
     if session.suspended:
         return Check("report", Result.OK, "none is due while the session is suspended")
     if not report.get("podUID"):
-        remedy = f"kubectl wa logs {session.name} -n {session.namespace} tells whether it reaches the API server."
-        return Check("report", Result.BROKEN, "the session pod has not reported", remedy)
+        return Check("report", Result.BROKEN, "the session pod has not reported", *unheard)
     if pod is not None and report["podUID"] != pod["metadata"].get("uid"):
-        remedy = f"kubectl wa logs {session.name} -n {session.namespace} tells whether it reaches the API server."
-        return Check("report", Result.BROKEN, "the last report is of an earlier pod", remedy)
+        return Check("report", Result.BROKEN, "the last report is of an earlier pod", *unheard)
     return Check("report", Result.OK, f"{report.get('machine')}, {ago(report.get('reportedAt'), now)}")
 
 
@@ -381,15 +398,15 @@ def conditions(session: Session) -> Iterator[Check]:
     """What the session says of itself, as the last link."""
     stalled, ready = session.condition(ConditionType.STALLED), session.condition(ConditionType.READY)
     if stalled.is_true:
-        command = command_of(stalled.reason, session.name, session.namespace)
-        remedy = f"{stalled.remedy} {command}" if command else stalled.remedy
-        yield Check("conditions", Result.BROKEN, f"Stalled: {stalled.reason}: {stalled.message}", remedy)
+        command = command_of(stalled.reason, session.name, session.namespace) or ""
+        found = f"Stalled: {stalled.reason}: {stalled.message}"
+        yield Check("conditions", Result.BROKEN, found, stalled.remedy, command)
     elif ready.is_true:
         yield Check("conditions", Result.OK, f"Ready: {ready.reason}")
     else:
-        command = command_of(ready.reason, session.name, session.namespace)
-        remedy = f"{ready.remedy} {command}" if command else ready.remedy
-        yield Check("conditions", Result.WARNING, f"not Ready: {ready.reason}: {ready.message}", remedy)
+        command = command_of(ready.reason, session.name, session.namespace) or ""
+        found = f"not Ready: {ready.reason}: {ready.message}"
+        yield Check("conditions", Result.WARNING, found, ready.remedy, command)
 
 
 def operator_runs(deployment: Object) -> Check:
@@ -400,8 +417,7 @@ def operator_runs(deployment: Object) -> Check:
     found = f"{ready} of {wanted} replicas ready, {image}"
     namespace = deployment["metadata"]["namespace"]
     if not ready:
-        remedy = f"kubectl logs -n {namespace} deployment/{_named(deployment)} and kubectl get events -n {namespace}"
-        return Check("operator", Result.BROKEN, found, remedy)
+        return Check("operator", Result.BROKEN, found, *_operator_log(namespace))
     if theirs and version() not in ("unknown", theirs):
         return Check("operator", Result.WARNING, f"{found}, version {theirs}; the plugin is {version()}")
     return Check("operator", Result.OK if ready >= wanted else Result.WARNING, found)
@@ -411,11 +427,11 @@ def leads(lease: Object, now: datetime, namespace: str) -> Check:
     spec = lease.get("spec") or {}
     holder, renewed = spec.get("holderIdentity"), parse_time(spec.get("renewTime"))
     duration = timedelta(seconds=int(spec.get("leaseDurationSeconds") or 0)) + _LEASE_GRACE
-    remedy = f"kubectl logs -n {namespace} -l {names.LABEL_APP_NAME}=whatsapp-operator --prefix"
     if not holder or renewed is None:
-        return Check("leader", Result.BROKEN, "no operator leads", remedy)
+        return Check("leader", Result.BROKEN, "no operator leads", *_operator_log(namespace))
     if now - renewed > duration:
-        return Check("leader", Result.BROKEN, f"{holder} was last heard of {age(now - renewed)} ago", remedy)
+        found = f"{holder} was last heard of {age(now - renewed)} ago"
+        return Check("leader", Result.BROKEN, found, *_operator_log(namespace))
     return Check("leader", Result.OK, f"{holder}, renewed {age(now - renewed)} ago")
 
 

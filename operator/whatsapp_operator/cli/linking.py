@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 
-from rich.console import Group
+from rich.console import ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -202,11 +202,13 @@ class Follower:
         """
         if not self._output.is_terminal:
             return await self._until_connected(name, asked, self._tell)
+        before: tuple[ConsoleDimensions, list[Text]] | None = None
         with Live(console=self._output.console, screen=True, auto_refresh=False, redirect_stdout=False) as live:
 
             def show(session: Session, sight: Sight, shown: Shown | None, now: datetime) -> None:
                 view = screen.View(session, sight.text, shown, now)
                 size = self._output.console.size
+                nonlocal before
                 lines = screen.compose(
                     view,
                     columns=size.width,
@@ -214,7 +216,9 @@ class Follower:
                     colours=self._output.has_colours,
                     light_background=self._light_background,
                 )
-                live.update(Group(*lines), refresh=True)
+                if before != (size, lines):
+                    before = size, lines
+                    live.update(Group(*lines), refresh=True)
 
             return await self._until_connected(name, asked, show)
 

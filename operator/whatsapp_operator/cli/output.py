@@ -83,11 +83,13 @@ class Output:
                 f"a QR cannot be drawn in the encoding {self.console.encoding}", "Set LC_ALL=C.UTF-8."
             ) from None
 
-    def line(self, text: str | Text = "") -> None:
-        self.console.print(text, soft_wrap=not self.is_terminal)
+    def line(self, text: str | Text = "", *, whole: bool = False) -> None:
+        """Wrapped at words on a terminal, unless it is to be copied as a whole."""
+        self.console.print(text, soft_wrap=whole or not self.is_terminal)
 
     def say(self, text: str | Text) -> None:
-        self.errors.print(text, soft_wrap=True)
+        # A command is to be copied as it stands: it is indented, and left to the terminal to be broken.
+        self.errors.print(text, soft_wrap=str(text).startswith(" "))
 
     def error(self, error: CliError) -> None:
         self.say(Text.assemble(("error: ", "bold red"), plain(error.message)))

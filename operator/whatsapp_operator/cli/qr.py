@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import segno
@@ -34,8 +35,13 @@ class Picture:
 
 def draw(text: str, border: int = BORDERS[0]) -> Picture:
     """The smallest QR that holds the text: fewer modules matter more on a screen than the correction of errors."""
-    code = segno.make(text, error="l", boost_error=False, micro=False)
-    return Picture([[bool(module) for module in row] for row in code.matrix_iter(border=border)])
+    return Picture([[bool(module) for module in row] for row in _made(text).matrix_iter(border=border)])
+
+
+# Each QR is asked for at several sizes, and again with every second that passes.
+@lru_cache(maxsize=2)
+def _made(text: str) -> segno.QRCode:
+    return segno.make_qr(text, error="l", boost_error=False)
 
 
 def fitting(text: str, columns: int, lines: int) -> Picture | None:

@@ -1,5 +1,6 @@
 """What `kubectl wa link` and `kubectl wa qr` put on a terminal."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -14,7 +15,13 @@ from whatsapp_operator.cli.words import countdown, parse_time, plain
 # Where the QR leaves so many columns, what is said about it stands beside it.
 _BESIDE: Final = 56
 _GAP: Final = 4
-_LEAVE: Final = "Ctrl-C leaves; the session goes on."
+# Lines that a QR is never without, on a terminal that is wide enough.
+_LEAST_WORDS: Final = 2
+_SCAN: Final = Text("Scan it with WhatsApp on the phone: Linked devices, Link a device.")
+_ENTER: Final = Text(
+    "Enter it in WhatsApp on the phone: Linked devices, Link a device, Link with phone number instead."
+)
+_LEAVE: Final = Text("Ctrl-C leaves; the session goes on.", "dim")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +36,17 @@ class View:
 
 def compose(view: View, *, columns: int, lines: int, colours: bool, light_background: bool) -> list[Text]:
     """The whole screen, never wider nor higher than it is."""
-    head = [_title(view.session, columns), Text()]
     if view.shown is None or not view.shown.valid(view.now):
-        body = [*_folded(view.text, columns), Text(), Text(_LEAVE, "dim")]
-        return (head + body)[:lines]
-    if view.shown.qr is None:
-        return (head + _code(view, view.shown.code or "", columns))[:lines]
-    return _qr(view, view.shown.qr, columns, lines, colours, light_background)
+        told = [Text(plain(view.text)), Text(), _LEAVE]
+    elif view.shown.qr is None:
+        told = _code(view, view.shown.code or "")
+    else:
+        text = view.shown.qr
+        found = _qr(view, text, columns, lines, colours, light_background)
+        if found is not None:
+            return found
+        told = [Text(too_small(text, columns, lines, further=_LEAST_WORDS), "yellow"), Text(), _times(view), _LEAVE]
+    return [_title(view.session, columns), Text(), *_folded(told, columns)][:lines]
 
 
 def picture(text: str, *, columns: int, lines: int, colours: bool, light_background: bool) -> list[Text] | None:
@@ -58,48 +69,39 @@ def formatted_code(code: str) -> str:
     return code if len(code) != 8 else f"{code[:4]}-{code[4:]}"
 
 
-def _qr(view: View, text: str, columns: int, lines: int, colours: bool, light_background: bool) -> list[Text]:
-    beside = columns - qr.least(text)[0] >= _BESIDE + _GAP
-    told = [
-        *([Text(plain(view.text), "yellow")] if view.text else []),
-        Text("Scan it with WhatsApp on the phone: Linked devices, Link a device."),
-        _times(view),
-        Text(_LEAVE, "dim"),
-    ]
-    if beside:
-        found = qr.fitting(text, columns - _BESIDE - _GAP, lines)
-        if found is not None:
-            rows = qr.render(found, colours=colours, light_background=light_background)
-            words = [_title(view.session, _BESIDE), Text(), *(part for line in told for part in _folded(line, _BESIDE))]
-            top = max(0, (len(rows) - len(words)) // 2)
-            for index, line in enumerate(words[: len(rows)]):
-                rows[top + index].append(" " * _GAP).append_text(line)
-            return rows
-    words = [part for line in told for part in _folded(line, columns)]
-    # The title and the last words give way to the QR.
-    for head, tail in (([_title(view.session, columns)], words), ([], words), ([], words[:-1])):
-        found = qr.fitting(text, columns, lines - len(head) - len(tail))
-        if found is not None:
-            return [*head, *qr.render(found, colours=colours, light_background=light_background), *tail]
-    message = too_small(text, columns, lines, further=2)
-    return [_title(view.session, columns), Text(), *_folded(Text(message, "yellow"), columns), Text(), _times(view)][
-        :lines
-    ]
+def _qr(view: View, text: str, columns: int, lines: int, colours: bool, light_background: bool) -> list[Text] | None:
+    """The QR and what is said about it, beside it or below; None where there is no room for it."""
+    failed = [Text(plain(view.text), "yellow")] if view.text else []
+    told = [*failed, _SCAN, _times(view), _LEAVE]
+    if rows := picture(
+        text, columns=columns - _BESIDE - _GAP, lines=lines, colours=colours, light_background=light_background
+    ):
+        words = [_title(view.session, _BESIDE), Text(), *_folded(told, _BESIDE)]
+        top = max(0, (len(rows) - len(words)) // 2)
+        for row, line in zip(rows[top:], words, strict=False):
+            row.append(" " * _GAP).append_text(line)
+        return rows
+    title = [_title(view.session, columns)]
+    # What is said gives way to the QR, all but what to do and for how long.
+    for head, words in ((title, told), ([], told), ([], told[:-1]), ([], told[-3:-1])):
+        tail = _folded(words, columns)
+        room = lines - len(head) - len(tail)
+        if rows := picture(text, columns=columns, lines=room, colours=colours, light_background=light_background):
+            return [*head, *rows, *tail]
+    return None
 
 
-def _code(view: View, code: str, columns: int) -> list[Text]:
+def _code(view: View, code: str) -> list[Text]:
     phone = view.session.spec.get("phone")
     return [
         Text(f"Pairing code for {plain(phone)}" if phone else "Pairing code"),
         Text(),
-        Text.assemble("    ", (" ".join(plain(formatted_code(code))), "bold")),
+        Text(f"    {' '.join(plain(formatted_code(code)))}", "bold"),
         Text(),
-        *_folded(
-            "Enter it in WhatsApp on the phone: Linked devices, Link a device, Link with phone number instead.", columns
-        ),
-        *(_folded(Text(plain(view.text), "yellow"), columns) if view.text else []),
+        *([Text(plain(view.text), "yellow")] if view.text else []),
+        _ENTER,
         _times(view),
-        Text(_LEAVE, "dim"),
+        _LEAVE,
     ]
 
 
@@ -129,14 +131,18 @@ def _times(view: View) -> Text:
     return Text(", ".join(parts) + ".")
 
 
-def _folded(text: str | Text, columns: int) -> list[Text]:
-    """Wrapped at words."""
-    whole = text if isinstance(text, Text) else Text(plain(text))
+def _folded(lines: Sequence[Text], columns: int) -> list[Text]:
+    """Wrapped at words; a line that is indented stays as it is."""
     found: list[Text] = []
-    line, style = Text(), whole.style
-    for word in whole.plain.split():
-        if line and len(line) + 1 + len(word) > columns:
-            found.append(line)
-            line = Text()
-        line.append(f" {word}" if line else word, style)
-    return [*found, line]
+    for whole in lines:
+        if whole.plain.startswith(" "):
+            found.append(whole)
+            continue
+        line = Text(style=whole.style)
+        for word in whole.plain.split():
+            if line and len(line) + 1 + len(word) > columns:
+                found.append(line)
+                line = Text(style=whole.style)
+            line.append(f" {word}" if line else word)
+        found.append(line)
+    return found

@@ -215,6 +215,16 @@ def test_what_a_person_is_told(life: dict[str, dict[str, Any]], verdicts: dict[s
     assert all(said["argo"]["message"] for said in verdicts.values())
 
 
+def test_flux_takes_the_helm_release(tmp_path: Path) -> None:
+    program, release = binaries.ensure("gitops") / "gitops-health", EXAMPLES / "flux" / "operator.yaml"
+    subprocess.run([program, "-helmrelease", release], check=True)
+    misspelled = tmp_path / "operator.yaml"
+    misspelled.write_text(release.read_text().replace("targetNamespace", "targetNamespaces"))
+    refused = subprocess.run([program, "-helmrelease", misspelled], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "targetNamespaces" in refused.stderr
+
+
 @dataclass
 class GitOps:
     """Applies what Git holds where the live object differs, and deletes what it does not: self-heal and pruning."""

@@ -1,7 +1,7 @@
 // gitops-health says what Argo CD, Flux and kstatus make of objects: JSON lines in, JSON lines out.
 //
 // The health check in Lua runs as in Argo CD (util/lua): gopher-lua with the same libraries. The expressions of the Flux
-// Kustomization and kstatus are evaluated by their own libraries.
+// Kustomization and kstatus are evaluated by their own libraries. A HelmRelease of Flux is read with its own types.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"os"
 	"time"
 
+	helm "github.com/fluxcd/helm-controller/api/v2"
 	"github.com/fluxcd/pkg/apis/kustomize"
 	"github.com/fluxcd/pkg/runtime/cel"
 	lua "github.com/yuin/gopher-lua"
@@ -37,8 +38,15 @@ type answer struct {
 func main() {
 	health := flag.String("lua", "", "the health check of Argo CD")
 	kustomization := flag.String("kustomization", "", "the Kustomization of Flux with the healthCheckExprs")
+	release := flag.String("helmrelease", "", "a HelmRelease of Flux, which may hold nothing that is unknown; looks at nothing else")
 	flag.Parse()
-	if err := run(*health, *kustomization); err != nil {
+	var err error
+	if *release != "" {
+		err = checkRelease(*release)
+	} else {
+		err = run(*health, *kustomization)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -74,6 +82,14 @@ func run(health, kustomization string) error {
 		}
 	}
 	return nil
+}
+
+func checkRelease(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return yaml.UnmarshalStrict(text, &helm.HelmRelease{})
 }
 
 func argoHealth(object map[string]any, script string) (result, error) {

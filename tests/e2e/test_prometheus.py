@@ -43,7 +43,7 @@ def over(prometheus: Prometheus, whole_run: datetime) -> Callable[[str], list[Se
     start = whole_run.timestamp()
 
     def query(expr: str) -> list[Series]:
-        end = prometheus.now("time()")[0].values[-1][1]
+        end = prometheus.now("vector(time())")[0].values[-1][1]
         return prometheus.over(expr, start, end, step=max(2.0, (end - start) / 300))
 
     return query
@@ -86,7 +86,7 @@ def selectors(node: Any) -> Iterator[str]:
 def test_every_rule_is_evaluated(prometheus: Prometheus) -> None:
     groups = prometheus.call("rules")["groups"]
     found = [rule for group in groups for rule in group["rules"]]
-    assert [group["name"] for group in groups] == [group.name for group in rules.GROUPS]
+    assert sorted(group["name"] for group in groups) == sorted(group.name for group in rules.GROUPS)
     assert len(found) == sum(len(group.rules) for group in rules.GROUPS)
     assert [(rule["name"], rule.get("lastError")) for rule in found if rule["health"] != "ok"] == []
 
@@ -122,7 +122,8 @@ def test_all_that_is_scraped_is_documented_and_holds_no_number(prometheus: Prome
         for label, value in labels.items():
             assert not re.search(r"1555\d{7}", value), f"{metric}: {label}"
         seen.add(name)
-    assert seen == set(DOCUMENTED)
+    # It comes with the first watch that ends.
+    assert set(DOCUMENTED) - seen <= {"whatsapp_operator_watch_restarts_total"}
 
 
 def test_replicas_and_session_pods_are_scraped(prometheus: Prometheus) -> None:
@@ -185,7 +186,8 @@ def test_pairings_are_counted_as_they_happen(prometheus: Prometheus, scenario: S
         ("QRCode", "Shown"): 2,
         ("QRCode", "Scanned"): 2,
         ("QRCode", "Paired"): 2,
-        ("QRCode", "Connected"): 1,
+        # The device of the wrong phone, too: it has to log in to be logged out.
+        ("QRCode", "Connected"): 2,
         ("PairingCode", "Shown"): 1,
         ("PairingCode", "Scanned"): 1,
         ("PairingCode", "Paired"): 1,

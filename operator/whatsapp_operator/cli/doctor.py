@@ -236,7 +236,7 @@ class Doctor:
             published = await self._cluster.json(f"/openapi/v3/apis/{names.API_VERSION}")
         except KubeError:
             return Check("definition", Result.OK, f"{names.VERSION} is served")
-        lacking = sorted(_fields_known() - _fields_of(published))
+        lacking = sorted(fields_known() - fields_of(published))
         if lacking:
             some = ", ".join(lacking[:3]) + (" ..." if len(lacking) > 3 else "")
             remedy = (
@@ -462,12 +462,12 @@ def storage(classes: list[Object]) -> Check:
     return Check("storage class", Result.OK, f"{found}, {grows}")
 
 
-def _fields_known() -> set[str]:
+def fields_known() -> set[str]:
     known = set(_paths(schema_of(WhatsAppSessionSpec), "spec"))
     return known | set(_paths(schema_of(WhatsAppSessionStatus), "status"))
 
 
-def _fields_of(published: Any) -> set[str]:
+def fields_of(published: Any) -> set[str]:
     for schema in ((published.get("components") or {}).get("schemas") or {}).values():
         kinds = schema.get("x-kubernetes-group-version-kind") or ()
         if any(kind.get("kind") == names.KIND for kind in kinds):

@@ -1,0 +1,53 @@
+"""How the plugin is started, and what it says where its dependencies are missing."""
+
+import os
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.apiserver import ROOT
+from whatsapp_operator.cli import __main__ as entry
+from whatsapp_operator.cli.app import app
+from whatsapp_operator.cli.exits import Exit
+from whatsapp_operator.cli.output import Format
+
+COMMANDS = ("link", "qr", "code", "status", "list", "relink", "suspend", "resume", "logs", "report", "doctor")
+
+
+def test_the_entry_points_are_those_of_the_package() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {f"kubectl{part}-wa": f"{entry.__package__}.__main__:{name}" for part, name in PARTS.items()}
+
+
+PARTS = {"": "main", "_complete": "complete"}
+
+
+@pytest.mark.parametrize("module", ["rich", "typer", "kubernetes", "segno"])
+def test_a_missing_extra_is_named(module: str) -> None:
+    script = f"import sys; sys.modules[{module!r}] = None; from whatsapp_operator.cli.__main__ import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == Exit.ERROR
+    assert "'whatsapp-operator[cli]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_helps_and_takes_what_kubectl_takes(command: str) -> None:
+    told = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120", "NO_COLOR": "1"}).stdout
+    for option in ("--namespace", "--context", "--kubeconfig", "--no-color"):
+        assert option in told
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["status", "--nothing"], ["list", "-o", "xml"], ["qr"]])
+def test_a_wrong_line_is_a_usage_error(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, arguments).exit_code == Exit.USAGE
+
+
+def test_forms_of_output() -> None:
+    assert set(Format) == {"json", "yaml", "wide", "name"}

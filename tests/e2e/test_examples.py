@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 import yaml
 
-from tests.apiserver import ROOT, Watch, owned_fields
+from tests.apiserver import ROOT, ApiServer, Watch, conditions, owned_fields, session, sessions_path
 from tests.cluster import binaries
 from tests.documentation.shell import Shell
 from tests.documentation.shell_blocks import blocks
@@ -24,7 +24,6 @@ from whatsapp_operator.api import names
 
 PAGE: Final = "docs/gitops.md"
 EXAMPLES: Final = ROOT / "examples"
-TENANTS: Final = ("acme", "globex")
 
 # The definitions come with the modules of the programs: module, version and checksum, files.
 DEFINITIONS: Final = (
@@ -46,11 +45,21 @@ DEFINITIONS: Final = (
 @pytest.fixture
 def definitions(target: Target) -> Iterator[None]:
     """Argo CD and Flux as the API server knows them, until the end of the test."""
-    files = [f"--filename={binaries.module_files(*module) / path}" for module, paths in DEFINITIONS for path in paths]
-    target.kubectl.run("apply", "--server-side", *files)
-    target.kubectl.run("wait", "--for=condition=Established", "--timeout=120s", *files)
-    yield
-    target.kubectl.run("delete", "--wait=false", *files)
+    files = [binaries.module_files(*module) / path for module, paths in DEFINITIONS for path in paths]
+    arguments = [f"--filename={path}" for path in files]
+    target.kubectl.run("apply", "--server-side", *arguments)
+    try:
+        for path in files:
+            name = yaml.safe_load(path.read_text())["metadata"]["name"]
+            eventually(partial(established, target.api, name), f"{name} is served", seconds=60)
+        yield
+    finally:
+        target.kubectl.run("delete", "--wait=false", *arguments)
+
+
+def established(api: ApiServer, definition: str) -> bool:
+    found = api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition}")
+    return conditions(found).get("Established", {}).get("status") == "True"
 
 
 @pytest.mark.usefixtures("definitions")
@@ -66,29 +75,25 @@ def test_argo_cd_and_flux_take_the_examples(target: Target, scenario: Scenario) 
 
 
 @pytest.fixture
-def places(target: Target, scenario: Scenario) -> Iterator[dict[str, Scenario]]:
+def places(target: Target, scenario: Scenario, ended: list[Scenario]) -> Iterator[dict[str, Scenario]]:
     """Where the sessions of the examples live, by name; they are given the way to the simulator there."""
-    own = {tenant: scenario.beside(f"whatsapp-{tenant}") for tenant in TENANTS}
-    found = {"front-desk": scenario, "support": own["acme"], "sales": own["acme"], "orders": own["globex"]}
-    namespaces = {place.namespace: place for place in found.values()}
-    policies = "---".join(WAY_TO_THE_SIMULATOR.replace("NAMESPACE", namespace) for namespace in namespaces)
-    for place in namespaces.values():
+    acme, globex = (scenario.beside(f"whatsapp-{tenant}") for tenant in ("acme", "globex"))
+    for place in (acme, globex):
         place.prepare()
+    policies = "---".join(WAY_TO_THE_SIMULATOR.replace("NAMESPACE", place.namespace) for place in (scenario, acme))
     target.kubectl.run("apply", "--server-side", "--filename=-", stdin=policies)
-    for place in namespaces.values():
-        eventually(partial(has_way, target, place), "sessions are given a way to the simulator", seconds=60)
-    yield found
-    for place in own.values():
-        place.remove(wait=False)
+    for place in (scenario, acme):
+        eventually(partial(has_way, place), "sessions are given a way to the simulator", seconds=60)
+    yield {"front-desk": scenario, "support": acme, "sales": acme, "orders": globex}
     target.kubectl.run("delete", "--filename=-", stdin=policies)
-    for place in own.values():
-        place.removed()
+    for place in (acme, globex):
+        place.remove(wait=False)
+        ended.append(place)
 
 
-def has_way(target: Target, place: Scenario) -> bool:
-    probe = yaml.safe_dump(place.manifest("probe") | {"spec": {"tenant": "probe"}})
-    arguments = ("create", f"--namespace={place.namespace}", "--dry-run=server", "--output=json", "--filename=-")
-    return "proxy" in json.loads(target.kubectl.run(*arguments, stdin=probe))["spec"]
+def has_way(place: Scenario) -> bool:
+    tried = place.api.create(f"{sessions_path(place.namespace)}?dryRun=All", session("probe"))
+    return "proxy" in tried["spec"]
 
 
 def test_sessions_live_by_what_git_holds(target: Target, places: dict[str, Scenario], tmp_path: Path) -> None:
@@ -98,25 +103,27 @@ def test_sessions_live_by_what_git_holds(target: Target, places: dict[str, Scena
     kubeconfig.write_text(yaml.safe_dump(view))
     path = f"{target.kubectl.program.parent}{os.pathsep}{os.environ['PATH']}"
     shell = Shell(ROOT, {"KUBECONFIG": str(kubeconfig), "PATH": path})
+    linked = ("front-desk", "support", "sales")
     with ExitStack() as stack:
         watches = {name: stack.enter_context(place.watching(name)) for name, place in places.items()}
         for block in blocks(PAGE, by="tests/e2e/test_examples.py"):
             shell.run(block)
         phones = {name: place.get(name)["spec"]["phone"] for name, place in places.items()}
-        for name, place in places.items():
-            place.pair(name, phones[name], watches[name])
+        watches["orders"].wait(has_condition("Ready", reason="Suspended"), "Suspended")
+        for name in linked:
+            places[name].pair(name, phones[name], watches[name])
         relinked_once(places["front-desk"], phones["front-desk"], watches["front-desk"])
     for name, place in places.items():
         live = place.get(name)
         assert "spec.tenant" in owned_fields(live, "kubectl")
-        assert owned_fields(live, names.FIELD_MANAGER_SESSION) == {"status.session"}
+        assert owned_fields(live, names.FIELD_MANAGER_SESSION) == ({"status.session"} if name in linked else set())
         own = owned_fields(live, names.FIELD_MANAGER_OPERATOR)
         assert {path for path in own if not path.startswith("status.")} == {"metadata.finalizers"}
         # As Argo CD prunes.
         place.delete(name, propagation="Foreground")
     for name, place in places.items():
         place.gone(name)
-        assert place.simulator.devices(phones[name]) == []
+        assert name not in linked or place.simulator.devices(phones[name]) == []
 
 
 def relinked_once(place: Scenario, phone: str, watch: Watch) -> None:

@@ -43,8 +43,9 @@ class Deployment:
         self._patch("strategic-merge", {"spec": {"template": template, "strategy": at_once}})
 
     def restore(self) -> None:
-        former = {"template": self._template, "strategy": self._strategy}
-        self._patch("json", [{"op": "replace", "path": f"/spec/{part}", "value": former[part]} for part in former])
+        # The strategy last, so that this takes half the time too.
+        for part, former in (("template", self._template), ("strategy", self._strategy)):
+            self._patch("json", [{"op": "replace", "path": f"/spec/{part}", "value": former}])
 
     def counted(self, state: str) -> int:
         """How many sessions the leader counts in this state; -1 while there is no leader that answers."""

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 import yaml
 
-from tests.apiserver import ROOT, ApiServer, Watch, conditions, owned_fields, session, sessions_path
+from tests.apiserver import ROOT, ApiServer, Watch, owned_fields, session, sessions_path
 from tests.cluster import binaries
 from tests.documentation.shell import Shell
 from tests.documentation.shell_blocks import blocks
@@ -57,7 +57,8 @@ def definitions(target: Target) -> Iterator[None]:
 
 def established(api: ApiServer, definition: str) -> bool:
     found = api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition}")
-    return conditions(found).get("Established", {}).get("status") == "True"
+    told = found["status"].get("conditions") or []
+    return any(condition["type"] == "Established" and condition["status"] == "True" for condition in told)
 
 
 @pytest.mark.usefixtures("definitions")

@@ -324,7 +324,7 @@ def accepted(session: Session) -> Check:
         return Check("session", Result.BROKEN, found, "Take it away:", command)
     if session.deleting:
         return Check("session", Result.WARNING, "it is being deleted")
-    if not session.status:
+    if session.untouched:
         remedy = "See the links operator and leader; or the operator does not serve this namespace (watchNamespaces)."
         return Check("session", Result.BROKEN, "no operator has looked at it", remedy)
     if not session.observed:
@@ -337,7 +337,7 @@ def claimed(session: Session) -> Check:
     """The phone's claim, as its condition tells it: the Lease is for the operator's eyes."""
     found = session.condition(ConditionType.PHONE_CLAIMED)
     if found.is_true:
-        return Check("phone claim", Result.OK, found.message or found.reason)
+        return Check("phone claim", Result.OK, found.reason)
     if found.reason in (Reason.HELD_BY_OTHER, Reason.PHONE_CLAIM_CONFLICT, Reason.INVALID_SPEC):
         return Check("phone claim", Result.BROKEN, f"{found.reason}: {found.message}", found.remedy)
     return Check("phone claim", Result.WARNING, f"{found.reason or 'not told yet'}: {found.message}".rstrip(": "))

@@ -71,7 +71,7 @@ def judge(session: Session, now: datetime, asked: Asked | None) -> Sight:
         raise CliError(f"session {session.name} is being deleted", code=Exit.ERROR)
     _refuse_rest(session)
     relink, stalled = session.part("relink"), session.condition(ConditionType.STALLED)
-    if not session.status or not session.observed:
+    if not session.observed:
         return Sight(Stage.WAIT, "Waiting for the operator to look at the session.")
     pending = bool(relink.get("requestID")) and not relink.get("completedAt")
     if asked is not None and relink.get("requestID") == asked.before:

@@ -96,6 +96,11 @@ class Session:
         return str((self.spec.get("pairing") or {}).get("method") or "QRCode")
 
     @property
+    def untouched(self) -> bool:
+        """Whether no operator has ever looked at it."""
+        return int(self.status.get("observedGeneration") or 0) < 1
+
+    @property
     def observed(self) -> bool:
         """Whether the operator has looked at the spec as it is."""
         return int(self.status.get("observedGeneration") or 0) >= self.generation

@@ -12,7 +12,7 @@ from whatsapp_operator.cli.reading import Session
 from whatsapp_operator.cli.shown import Shown
 from whatsapp_operator.cli.words import countdown, parse_time, plain
 
-# Where the QR leaves so many columns, what is said about it stands beside it.
+# Where a QR leaves so many columns, what is said about it stands beside it.
 _BESIDE: Final = 56
 _GAP: Final = 4
 # Lines that a QR is never without, on a terminal that is wide enough.
@@ -76,7 +76,8 @@ def _qr(view: View, text: str, columns: int, lines: int, colours: bool, light_ba
     if rows := picture(
         text, columns=columns - _BESIDE - _GAP, lines=lines, colours=colours, light_background=light_background
     ):
-        words = [_title(view.session, _BESIDE), Text(), *_folded(told, _BESIDE)]
+        width = columns - _GAP - rows[0].cell_len
+        words = [_title(view.session, width), Text(), *_folded(told, width)]
         top = max(0, (len(rows) - len(words)) // 2)
         for row, line in zip(rows[top:], words, strict=False):
             row.append(" " * _GAP).append_text(line)

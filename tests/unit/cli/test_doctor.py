@@ -42,7 +42,7 @@ def reports(uid: str) -> Session:
         (doctor.accepted(Session({"metadata": {"name": "a", "generation": 1}})), Result.BROKEN, "no operator"),
         (doctor.accepted(changed(READY, metadata={"generation": 2})), Result.WARNING, "last change"),
         (doctor.accepted(changed(READY, metadata=PAUSED)), Result.BROKEN, names.ANNOTATION_PAUSED),
-        (doctor.claimed(session(condition("PhoneClaimed", "True", Reason.CLAIMED))), Result.OK, "reserved"),
+        (doctor.claimed(session(condition("PhoneClaimed", "True", Reason.CLAIMED))), Result.OK, "Claimed"),
         (
             doctor.claimed(session(condition("PhoneClaimed", "False", Reason.HELD_BY_OTHER))),
             Result.BROKEN,

@@ -209,11 +209,11 @@ def _sessions() -> list[AnyPanel]:
             thresholds=_thresholds((None, GREY)),
         ),
         _stat(
-            "Connections lost in an hour",
+            "Connections lost, 1 h",
             "Each is opened again by itself.",
             [_now(f"sum({rules.DISCONNECTS}{{{_OPERATOR}}})")],
             thresholds=_thresholds((None, BLUE)),
-        ),
+        ).decimals(0),
         by_phase,
         _gauges(
             "Why sessions are not ready",
@@ -327,8 +327,8 @@ def _pairing() -> list[AnyPanel]:
             thresholds=_thresholds((None, GREEN), (120, ORANGE)),
         ),
         _stat(
-            "Relinks in a day, by outcome",
-            "forceRelink requests that are done.",
+            "Relinks, last day",
+            "forceRelink requests that are done, by outcome.",
             [
                 _now(
                     f"sum by (outcome) (increase(whatsapp_relinks_total{{{_OPERATOR}}}[24h]))",
@@ -409,7 +409,7 @@ def _operator() -> list[AnyPanel]:
         ),
         _stat(
             "Requests that fail",
-            "No answer, no right, too many, or the API server's own fault.",
+            "No answer, no valid token, too many, or the API server's own fault.",
             [_now(f"max({rules.API_ERRORS}{{{_OPERATOR}}})")],
             unit="percentunit",
             thresholds=_thresholds((None, GREEN), (0.01, ORANGE), (0.05, RED)),
@@ -419,7 +419,7 @@ def _operator() -> list[AnyPanel]:
             "conflict: somebody wrote in between; it is done again at once.",
             [
                 _series(
-                    f"sum by (result) (rate(whatsapp_operator_reconcile_total{{{_OPERATOR}}}[$__rate_interval])) > 0",
+                    f"sum by (result) (rate(whatsapp_operator_reconcile_total{{{_OPERATOR}}}[$__rate_interval]))",
                     "{{result}}",
                 )
             ],
@@ -439,15 +439,15 @@ def _operator() -> list[AnyPanel]:
         rollout,
         _lines(
             "Requests to the API server, by code",
-            "0: no answer. Renewals of the lease are not among them.",
-            [_series(f"sum by (code) (rate({requests}[$__rate_interval])) > 0", "{{code}}")],
+            "0: no answer; 403 and 409 belong to the normal work. Renewals of the lease are not among them.",
+            [_series(f"sum by (code) (rate({requests}[$__rate_interval]))", "{{code}}")],
             unit="reqps",
             size=(12, 7),
         ),
         _lines(
             "Requests to the API server, by verb",
             "As in RBAC.",
-            [_series(f"sum by (verb) (rate({requests}[$__rate_interval])) > 0", "{{verb}}")],
+            [_series(f"sum by (verb) (rate({requests}[$__rate_interval]))", "{{verb}}")],
             unit="reqps",
             size=(12, 7),
         ),

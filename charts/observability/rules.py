@@ -128,9 +128,10 @@ _LOST: Final = (Phase.PENDING, Phase.DISCONNECTED)
 _DOWN: Final = (*_LOST, Phase.STALLED)
 _PAIRING: Final = (Phase.STARTING, Phase.WAITING_FOR_SCAN, Phase.AUTHENTICATING)
 
-# No answer, no right, too many requests, the server's own fault. 404 and 409 belong to the normal work.
+# No answer, no valid token, too many requests, the server's own fault. 404 and 409 belong to the normal work, and so
+# does 403: in a namespace that is being deleted nothing can be created, and each leader asks for refusals at its start.
 _REQUESTS: Final = "whatsapp_operator_api_requests_total"
-_ERRORS: Final = f'{_REQUESTS}{{code=~"0|401|403|429|5.."}}'
+_ERRORS: Final = f'{_REQUESTS}{{code=~"0|401|429|5.."}}'
 
 
 def _success(record: str, tried: str, period: str) -> Recording:
@@ -355,7 +356,7 @@ GROUPS: Final = (
                       / (sum by (namespace) (rate({_REQUESTS}[5m])) > 0)
                     """
                 ),
-                "Share of the operator's requests to the API server that got no answer, 401, 403, 429 or 5xx.",
+                "Share of the operator's requests to the API server that got no answer, 401, 429 or 5xx.",
             ),
             Alert(
                 "WhatsAppOperatorDown",

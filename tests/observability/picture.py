@@ -1,11 +1,12 @@
-"""docs/img/dashboard.svg: the dashboard, drawn with the data of the Prometheus that followed the last run.
+"""docs/img/dashboard.svg: the dashboard, drawn with the data of a real Prometheus.
 
-python -m tests.observability.picture     after `make test-e2e`, while the cluster is up
+python -m tests.observability.picture     on the local cluster after `make deploy`; takes four minutes
 """
 
 import json
 import math
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,10 @@ from typing import Any, Final
 from xml.sax.saxutils import escape
 
 from charts.observability import DASHBOARD, ROOT
-from tests.observability.prometheus import Prometheus, Series, running
+from tests.cluster.errors import ClusterError
+from tests.observability.demonstration import demonstration
+from tests.observability.prometheus import Prometheus, Series, start
+from tests.target import live_target
 
 PICTURE: Final = ROOT / "docs/img/dashboard.svg"
 # Rows of the dashboard that are shown; the picture is to be read at the width of a page.
@@ -122,7 +126,7 @@ class Drawing:
         by_name = panel["options"]["textMode"] == "name"
         for number, (name, value) in enumerate(found):
             x = box.x + width * (number + 0.5)
-            text = name if by_name else shown(value, defaults.get("unit", "short"))
+            text = name if by_name else shown(value, defaults.get("unit", "short"), defaults.get("decimals"))
             size = min(34.0, 1.55 * width / max(len(text), 3))
             color = threshold(value, defaults["thresholds"]["steps"])
             middle = box.y + box.h / 2 + (4 if name and not by_name else 10)
@@ -271,7 +275,7 @@ class Drawing:
             for _, series in self._query(target, at_end=True):
                 row = rows.setdefault(tuple(sorted(series.labels.items())), dict(series.labels))
                 row[f"Value #{target['refId']}"] = f"{series.values[-1][1]:.0f}"
-        columns = list(organized["renameByName"])
+        columns = sorted(organized["renameByName"], key=organized["indexByName"].__getitem__)
         wide = [name for name in columns if not name.startswith("Value")]
         narrow = 80.0
         width = dict.fromkeys(columns, narrow)
@@ -317,8 +321,10 @@ def nice(highest: float) -> list[float]:
     return [step * number for number in range(math.ceil(highest / step - 1e-9) + 1)]
 
 
-def shown(value: float, unit: str) -> str:
+def shown(value: float, unit: str, decimals: int | None = None) -> str:
     """A value as Grafana shows it."""
+    if decimals is not None:
+        return f"{value:.{decimals}f}"
     if unit == "percentunit":
         return f"{value * 100:.3g}%"
     if unit == "s":
@@ -338,7 +344,7 @@ def draw(prometheus: Prometheus, start: float, end: float) -> str:
     drawing = Drawing(prometheus, start, end)
     panels = json.loads((ROOT / DASHBOARD).read_text())["panels"]
     last = 0.0
-    title = f"WhatsApp operator: a run of the end-to-end tests, {datetime.fromtimestamp(start, UTC):%Y-%m-%d}"
+    title = f"WhatsApp operator: four minutes of a demonstration, {datetime.fromtimestamp(start, UTC):%Y-%m-%d}"
     drawing.canvas.text(2 * GAP, 24, title, size=17, bold=True)
     row = ""
     for panel in panels:
@@ -360,13 +366,15 @@ def draw(prometheus: Prometheus, start: float, end: float) -> str:
 
 
 def main() -> int:
-    prometheus = running()
-    if prometheus is None:
-        print("no Prometheus runs: `make test-e2e` starts it", file=sys.stderr)  # noqa: T201
+    try:
+        target = live_target()
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    [first] = prometheus.now("min(min_over_time(timestamp(whatsapp_operator_leader)[6h:2s]))")
-    [last] = prometheus.now("vector(time())")
-    PICTURE.write_text(draw(prometheus, first.values[0][1], last.values[0][1]))
+    prometheus = start()
+    began = time.time()
+    with demonstration(target):
+        PICTURE.write_text(draw(prometheus, began, time.time()))
     return 0
 
 

@@ -61,8 +61,12 @@ class Demonstration:
             else:
                 where.simulator.scan(phone or self.phones[name], where.qr(name))
 
-    def fault(self, kind: str, name: str) -> None:
-        self.where(name).simulator.call("POST", "/faults", {"kind": kind, "phone": self.phones[name]})
+    def fault(self, kind: str, name: str, **fault: Any) -> None:
+        self.where(name).simulator.call("POST", "/faults", {"kind": kind, "phone": self.phones[name], **fault})
+
+    def ban(self, name: str) -> None:
+        self.fault("failure", name, reason="402", code="101", expire=7200)
+        self.fault("drop", name)
 
     def kill_worker(self, name: str) -> None:
         where = self.where(name)
@@ -100,6 +104,7 @@ class Demonstration:
                 (140.0, lambda: self.where("stock").force_relink("stock", "a new phone")),
                 (152.0, lambda: self.scan("stock")),
                 (165.0, lambda: self.unlink("lab")),
+                (180.0, lambda: self.ban("frontdesk")),
                 (190.0, lambda: self.kill_worker("orders")),
             ],
             key=lambda planned: planned[0],

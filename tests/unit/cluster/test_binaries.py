@@ -128,3 +128,19 @@ def test_a_failed_build_leaves_nothing_that_looks_built(
 
     go.write_text(go.read_text().replace("exit 1\n", "exit 0\n"))
     assert (binaries.ensure("fine") / "fine").read_text() == "half\n"
+
+
+def test_a_module_that_is_another_than_pinned_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = tmp_path / "go"
+    go.write_text("""#!/bin/sh
+if [ "$1" = env ]; then echo go1.99.0; exit; fi
+echo '{"Dir": "/module", "Sum": "h1:as-pinned="}'
+""")
+    go.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert binaries.module_files("example.com/fine", "v1.2.3", "h1:as-pinned=") == Path("/module")
+    with pytest.raises(ClusterError, match=r"example\.com/fine v1\.2\.3: h1:as-pinned="):
+        binaries.module_files("example.com/fine", "v1.2.3", "h1:another=")
+    go.write_text(go.read_text().replace('"Sum": "h1:as-pinned="', '"Error": "no such version"') + "exit 1\n")
+    with pytest.raises(ClusterError, match="no such version"):
+        binaries.module_files("example.com/fine", "v1.2.3", "h1:as-pinned=")

@@ -325,18 +325,18 @@ def test_appliers_and_the_operator_never_fight(
 
 def test_a_relink_token_in_git_relinks_once(operator: Replica, stage: Stage, gitops: GitOps) -> None:
     done = operator.metric("whatsapp_relinks_total")
-    gitops.commit("again")
+    gitops.commit("again", pairing={"attempts": 4})
     gitops.sync()
     stage.connect("again", PHONE)
     with stage.api.watch(sessions_path(stage.namespace, "again")) as watch:
-        gitops.commit("again", {names.ANNOTATION_FORCE_RELINK: "2026-11-21"})
+        gitops.commit("again", {names.ANNOTATION_FORCE_RELINK: "2026-11-21"}, pairing={"attempts": 4})
         gitops.sync()
         gitops.sync()
         request = eventually(lambda: stage.desired("again")["relinkRequestID"], "the pod is told", every=0.02)
         # Somebody changes by hand what Git decides on, while the pairing is under way.
-        stage.patch("again", {"spec": {"phone": "+15551230902"}, "metadata": {"labels": {"by": "hand"}}})
+        stage.patch("again", {"spec": {"pairing": {"attempts": 9}}})
         gitops.sync()
-        assert settings(stage.session("again"))["spec"]["phone"] == PHONE
+        assert stage.session("again")["spec"]["pairing"]["attempts"] == 4
         stage.report("again", "ShowingQR", "QRAvailable", relinkRequestID=request, relinkOutcome="Completed")
         stage.condition("again", "QRReady", status="True")
         gitops.sync()
@@ -353,17 +353,20 @@ def test_a_relink_token_in_git_relinks_once(operator: Replica, stage: Stage, git
     assert gitops.writes == 3, "created, given the token, mended once"
 
 
-def test_a_relink_by_hand_is_left_alone_where_git_has_no_token(operator: Replica, stage: Stage, gitops: GitOps) -> None:
+def test_what_git_leaves_out_may_be_set_by_hand(operator: Replica, stage: Stage, gitops: GitOps) -> None:
     gitops.commit("byhand")
     gitops.sync()
     stage.connect("byhand", PHONE)
+    stage.patch("byhand", {"spec": {"pairing": {"attempts": 9}}})
     stage.annotate("byhand", "now")
     request = eventually(lambda: stage.desired("byhand")["relinkRequestID"], "the pod is told", every=0.02)
     gitops.sync()
     stage.report_connected("byhand", PHONE, relinkRequestID=request, relinkOutcome="Completed")
     eventually(lambda: stage.status("byhand")["relink"].get("outcome") == "Completed", "it is done", every=0.02)
     gitops.sync()
-    assert stage.session("byhand")["metadata"]["annotations"] == {names.ANNOTATION_FORCE_RELINK: "now"}
+    found = stage.session("byhand")
+    assert found["metadata"]["annotations"] == {names.ANNOTATION_FORCE_RELINK: "now"}
+    assert found["spec"]["pairing"]["attempts"] == 9
     assert gitops.writes == 1
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import yaml
@@ -25,39 +25,49 @@ from whatsapp_operator.api import names
 PAGE: Final = "docs/gitops.md"
 EXAMPLES: Final = ROOT / "examples"
 
-# The definitions come with the modules of the programs: module, version and checksum, files.
-DEFINITIONS: Final = (
-    (
-        ("github.com/argoproj/argo-cd/v3", "v3.5.7", "h1:Xm1BF+I5OgDKUG3SDK49vn2/Y5AMyaNVko+/JT08gj0="),
-        ("manifests/crds/application-crd.yaml", "manifests/crds/applicationset-crd.yaml"),
-    ),
-    (
-        ("github.com/fluxcd/kustomize-controller", "v1.9.6", "h1:XB+G3A0mky0j5uVHZWv4oSlS2RvZBoNIUhstIvY0JKE="),
-        ("config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml",),
-    ),
-    (
-        ("github.com/fluxcd/source-controller", "v1.9.6", "h1:nG534/bI6nVpyHra7ONAk6xDB3xPsVT+EOLHZHXPrrc="),
-        ("config/crd/bases/source.toolkit.fluxcd.io_gitrepositories.yaml",),
-    ),
+# The definitions come with the modules of the programs: module, version and checksum; file of each definition.
+ARGO_CD: Final = ("github.com/argoproj/argo-cd/v3", "v3.5.7", "h1:Xm1BF+I5OgDKUG3SDK49vn2/Y5AMyaNVko+/JT08gj0=")
+KUSTOMIZE: Final = (
+    "github.com/fluxcd/kustomize-controller",
+    "v1.9.6",
+    "h1:XB+G3A0mky0j5uVHZWv4oSlS2RvZBoNIUhstIvY0JKE=",
 )
+SOURCE: Final = ("github.com/fluxcd/source-controller", "v1.9.6", "h1:nG534/bI6nVpyHra7ONAk6xDB3xPsVT+EOLHZHXPrrc=")
+DEFINITIONS: Final = {
+    "applications.argoproj.io": (ARGO_CD, "manifests/crds/application-crd.yaml"),
+    "applicationsets.argoproj.io": (ARGO_CD, "manifests/crds/applicationset-crd.yaml"),
+    "kustomizations.kustomize.toolkit.fluxcd.io": (
+        KUSTOMIZE,
+        "config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml",
+    ),
+    "gitrepositories.source.toolkit.fluxcd.io": (
+        SOURCE,
+        "config/crd/bases/source.toolkit.fluxcd.io_gitrepositories.yaml",
+    ),
+}
 
 
 @pytest.fixture
 def definitions(target: Target) -> Iterator[None]:
     """Argo CD and Flux as the API server knows them, until the end of the test."""
-    files = [f"--filename={binaries.module_files(*module) / path}" for module, paths in DEFINITIONS for path in paths]
-    applied = target.kubectl.run("apply", "--server-side", "--output=name", *files).split()
+    if any(definition(target.api, name) for name in DEFINITIONS):
+        pytest.skip("Argo CD or Flux is installed here")
+    files = [f"--filename={binaries.module_files(*module) / path}" for module, path in DEFINITIONS.values()]
     try:
-        for name in applied:
-            eventually(partial(established, target.api, name.partition("/")[2]), f"{name} is served", seconds=60)
+        target.kubectl.run("apply", "--server-side", *files)
+        for name in DEFINITIONS:
+            eventually(partial(established, target.api, name), f"{name} is served", seconds=60)
         yield
     finally:
-        target.kubectl.run("delete", "--wait=false", *applied)
+        target.kubectl.run("delete", "--wait=false", "--ignore-not-found", "customresourcedefinition", *DEFINITIONS)
 
 
-def established(api: ApiServer, definition: str) -> bool:
-    found = api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition}")
-    told = found["status"].get("conditions") or []
+def definition(api: ApiServer, name: str) -> Any:
+    return api.find(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+
+
+def established(api: ApiServer, name: str) -> bool:
+    told = definition(api, name)["status"].get("conditions") or []
     return any(condition["type"] == "Established" and condition["status"] == "True" for condition in told)
 
 

@@ -40,7 +40,7 @@ local cluster, with the simulator in the place of WhatsApp (`python -m tests.obs
   the next leader has read everything: `last_over_time(...[5m])` bridges that; the alerts below do so.
 - **What finished while no operator ran** is counted by the next one, once. What was counted and not yet scraped when an
   operator was killed is missing in Prometheus, not in the status of the sessions.
-- **Without the gauges of single sessions** (`--object-metrics=false`, for very many sessions) there is no
+- **Without the gauges of single sessions** (`metrics.perSession: false`, for very many sessions) there is no
   `whatsapp_session_info` and no `whatsapp_session_condition`: the alerts that need them never fire, and two tables of
   the dashboard are empty. The alerts that count (`WhatsAppSessionsDown`, `WhatsAppSessionsBanned`,
   `WhatsAppClientOutdated`) work as before. With them, a session has one series of the former and at most eight of the

@@ -30,7 +30,7 @@ class Needs(StrEnum):
     """What has to be scraped for a rule."""
 
     OPERATOR = "the operator's metrics"
-    SESSIONS = "the operator's metrics, with the gauges of single sessions (`--object-metrics`)"
+    SESSIONS = "the operator's metrics, with the gauges of single sessions (`metrics.perSession`)"
     PODS = "the metrics of the session pods (PodMonitor)"
 
 

@@ -148,7 +148,7 @@ def test_a_session_pod_reports_and_publishes_its_qr(admin: ApiServer) -> None:
     patch_secret("wa-mine", {"data": {"qr": encode("2@text"), "expiresAt": encode("2026-11-21T10:01:00Z")}})(api)
     patch_secret("wa-mine", {"data": {"qr": None, "code": encode("ABCD-1234")}})(api)
     found = admin.get(sessions_path(NAMESPACE, "mine"))
-    assert found["status"] == {"phase": "Starting", **REPORT}
+    assert found["status"] == {"observedGeneration": -1, "phase": "Starting", **REPORT}
     assert set(admin.get(secrets_path(NAMESPACE, "wa-mine"))["data"]) == {"code", "expiresAt"}
 
 

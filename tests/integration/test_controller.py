@@ -563,7 +563,7 @@ def test_a_paused_session_is_left_alone_but_can_be_deleted(operator: Replica, st
     stage.create("paused", phone="+15551230125", tenant="paused", annotations={names.ANNOTATION_PAUSED: "true"})
     settled(operator)
     assert stage.find_pod("paused") is None
-    assert stage.session("paused").get("status") is None
+    assert stage.status("paused") == {"observedGeneration": -1}
     stage.annotate("paused", None, names.ANNOTATION_PAUSED)
     stage.connect("paused", "+15551230125")
     stage.annotate("paused", "true", names.ANNOTATION_PAUSED)

@@ -188,12 +188,7 @@ MOMENTS = {
 }
 
 
-NO_STATUS = pytest.mark.xfail(
-    strict=True, reason="the definition gives no first status, which kstatus reads as current"
-)
-
-
-@pytest.mark.parametrize("moment", [pytest.param(m, marks=NO_STATUS) if m == "created" else m for m in MOMENTS])
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_what_each_tool_says(
     life: dict[str, dict[str, Any]], verdicts: dict[str, dict[str, dict[str, str]]], moment: str
 ) -> None:

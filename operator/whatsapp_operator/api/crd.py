@@ -74,6 +74,8 @@ def _column(name: str, path: str, kind: str = "string", *, wide: bool = False) -
 def custom_resource_definition() -> dict[str, Any]:
     """The whole definition, ready to be applied."""
     spec, status = schema_of(WhatsAppSessionSpec), schema_of(WhatsAppSessionStatus)
+    # Without a status, kstatus takes an object that the operator has not looked at yet for one that is as it should be.
+    status["default"] = {"observedGeneration": -1}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -625,7 +625,9 @@ class SessionReport(Model):
 class WhatsAppSessionStatus(Model):
     """What was seen. The session pod writes session, the operator the rest."""
 
-    observed_generation: int | None = Field(None, ge=0, description="Generation of the spec that was looked at.")
+    observed_generation: int | None = Field(
+        None, ge=-1, description="Generation of the spec that was looked at; -1 before that."
+    )
     phase: Phase | None = Field(None, description="For display only.")
     session_state: SessionState | None = Field(None, description="not_started, connecting, waiting_qr or connected.")
     auth_paired: bool | None = Field(None, description="The device is linked.")

@@ -76,7 +76,8 @@ class Prometheus:
     def is_ready(self) -> bool:
         try:
             return bool(self.call("targets", state="active")["activeTargets"])
-        except OSError:
+        except (OSError, ValueError):
+            # It is refused until all of it has started.
             return False
 
 

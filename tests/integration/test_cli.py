@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typer.testing import CliRunner, Result
 from tests.apiserver import ROOT, ApiServer
 from tests.cluster import binaries
 from tests.cluster.control_plane import ControlPlane
+from tests.documentation.shell_blocks import files
 from tests.integration.controller_stand_ins import Replica, Stage, make_namespace, operators, paired
 from tests.terminal import Terminal
 from tests.waiting import eventually
@@ -155,6 +157,21 @@ def test_list_tells_every_session_in_aligned_columns(admin: Plugin, sessions: St
     assert {LINKED, WAITING, IDLE} <= set(everywhere.split())
 
 
+def test_list_goes_on_with_a_row_for_each_change(control_plane: ControlPlane, sessions: Stage) -> None:
+    with terminal(control_plane, "list", "--watch", columns=120) as screen:
+        screen.wait_for(WAITING)
+        # What does not show makes no row.
+        sessions.annotate(WAITING, "x", "example.com/note")
+        sessions.create("passing", phone="+15551230704", suspend=True)
+        eventually(lambda: re.search(r"^passing .* Suspended ", screen.text, re.MULTILINE), "a row of its own")
+        sessions.delete("passing")
+        eventually(lambda: re.search(r"^passing .* Deleted ", screen.text, re.MULTILINE), "a row at its end")
+        screen.type("\x03")
+        assert screen.ended() == Exit.INTERRUPTED
+        assert len(re.findall(rf"^{WAITING} ", screen.text, re.MULTILINE)) == 1
+        assert all(line.index("+1555") == screen.lines[0].index("PHONE") for line in screen.lines if "+1555" in line)
+
+
 def test_machine_output_is_that_of_kubectl(admin: Plugin, sessions: Stage, control_plane: ControlPlane) -> None:
     kubectl = binaries.ensure("kubernetes") / "kubectl"
     command = [str(kubectl), f"--kubeconfig={control_plane.kubeconfig}", "get", "was", "-n", NAMESPACE]
@@ -237,6 +254,34 @@ def test_who_may_only_view_is_told_which_right_is_missing_and_how_to_give_it(
     assert "kubectl-wa" in {entry["manager"] for entry in fields}
 
 
+def test_the_role_of_the_page_is_enough(api: ApiServer, sessions: Stage, tmp_path: Path) -> None:
+    run = plugin(as_account(api, NAMESPACE, "pairer", tmp_path))
+    text = files("docs/kubectl-plugin.md")["role.yaml"].replace("shop", NAMESPACE).replace("support", LINKED)
+    about = {"name": "pairer", "namespace": NAMESPACE}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "whatsapp-pairing"}
+    subject = {"kind": "ServiceAccount", **about}
+    api.apply(yaml.safe_load(text))
+    api.apply(
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": about,
+            "roleRef": role,
+            "subjects": [subject],
+        }
+    )
+
+    def rights() -> dict[str, str]:
+        checks = json.loads(run("doctor", LINKED, "-o", "json").stdout)["checks"]
+        return {check["name"]: check["result"] for check in checks}
+
+    eventually(lambda: rights()["your rights"] == "ok", "the role is in force")
+    # Nobody binds a volume here.
+    assert "unknown" not in {rights()[link] for link in ("volume", "secret", "pod", "report")}
+    for arguments in (("list",), ("status",), ("status", LINKED), ("report", LINKED, "--file", str(tmp_path / "r"))):
+        assert run(*arguments).exit_code == Exit.OK, arguments
+
+
 def test_a_qr_never_goes_anywhere_but_to_a_terminal(admin: Plugin, sessions: Stage) -> None:
     put(sessions, WAITING, 60, qr=QR)
     for arguments in (("qr", WAITING), ("code", WAITING)):
@@ -276,6 +321,10 @@ def test_link_of_a_session_that_is_linked_asks_first(control_plane: ControlPlane
         screen.type("n\n")
         assert screen.ended() == Exit.ERROR
         assert "nothing was changed" in screen.text
+    with terminal(control_plane, "link", LINKED) as screen:
+        screen.wait_for("Relink?")
+        screen.type("\x03")
+        assert screen.ended() == Exit.INTERRUPTED
     assert sessions.session(LINKED)["metadata"].get("annotations") == before
 
 
@@ -362,10 +411,14 @@ def test_a_session_that_has_given_up_is_relinked_by_link_and_followed(
         assert screen.ended() == Exit.PERSON_MUST_ACT
         assert "AttemptsExhausted" in screen.text
     # Nothing is lost by a relink of what was never linked: link does it without asking, and then waits.
+    before = sessions.desired(WAITING)["relinkRequestID"]
+
+    def asked() -> str | None:
+        found: str | None = sessions.desired(WAITING)["relinkRequestID"]
+        return found if found != before else None
+
     with terminal(control_plane, "link", WAITING) as screen:
-        before = sessions.status(WAITING).get("relink", {}).get("requestID")
-        eventually(lambda: sessions.status(WAITING)["relink"]["requestID"] != before, "link asks for a relink")
-        request = eventually(lambda: sessions.desired(WAITING)["relinkRequestID"], "the pod is told to relink")
+        request = eventually(asked, "the pod is told to relink")
         done = {"relinkRequestID": request, "relinkOutcome": "Completed"}
         put(sessions, WAITING, 60, qr=QR)
         sessions.report(WAITING, "ShowingQR", "QRAvailable", **done)

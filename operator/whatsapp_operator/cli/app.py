@@ -1,6 +1,7 @@
 """The commands, their options, and what they end with."""
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import re
@@ -126,7 +127,8 @@ def _ended(output: Output, work: Callable[[], Coroutine[Any, Any, None]]) -> int
 
         task = asyncio.ensure_future(work())
         # So that the terminal is given back as it was.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        with contextlib.suppress(NotImplementedError):  # on Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
         await task
 
     try:
@@ -138,7 +140,7 @@ def _ended(output: Output, work: Callable[[], Coroutine[Any, Any, None]]) -> int
         found = explain(error)
         output.error(found)
         return found.code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
     except asyncio.CancelledError:
         return Exit.TERMINATED if terminated else Exit.INTERRUPTED
@@ -149,6 +151,12 @@ def _ended(output: Output, work: Callable[[], Coroutine[Any, Any, None]]) -> int
     return Exit.OK
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kubectl-wa {version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     ctx: typer.Context,
@@ -156,13 +164,12 @@ def root(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     no_color: NoColor = False,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell_version)
+    ] = False,
 ) -> None:
     """Pair phones and look after WhatsApp sessions."""
-    del no_color
-    if show_version:
-        typer.echo(f"kubectl-wa {version()}")
-        raise typer.Exit
+    del no_color, show_version
     ctx.obj = Choice(kubeconfig, context, namespace)
 
 
@@ -276,7 +283,12 @@ async def _follow(
 def _sure(question: str) -> bool:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise CliError(question.removesuffix(" Relink?"), "Say --yes to do it without being asked.", code=Exit.USAGE)
-    return typer.confirm(plain(question), err=True)
+    # While it waits for the answer the event loop does not run, and could not be told of Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return typer.confirm(plain(question), err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @app.command()
@@ -474,7 +486,7 @@ async def doctor_(
     _check_form(form, Format.JSON, Format.YAML)
     async with connected(setting.choice) as cluster:
         physician = Doctor(cluster, operator_namespace)
-        checks = await physician.cluster()
+        checks = await physician.cluster(name)
         if name is not None and doctor.first_broken(checks[:2]) is None:
             checks += await physician.session(name)
     doctor.show(setting.output, checks, form)

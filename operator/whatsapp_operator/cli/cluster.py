@@ -18,6 +18,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.config_exception import ConfigException
 
 from whatsapp_operator.cli.exits import CliError, Exit
+from whatsapp_operator.cli.proxies import proxy_for
 from whatsapp_operator.kube.client import (
     REQUEST_TIMEOUT,
     SESSIONS,
@@ -180,6 +181,7 @@ async def connected(choice: Choice) -> AsyncIterator[Cluster]:
             "kubectl config get-contexts lists what there is to choose from by --context.",
             code=Exit.USAGE if choice.context else Exit.ERROR,
         ) from None
+    configuration.proxy = configuration.proxy or proxy_for(str(configuration.host), os.environ)
     cluster = Cluster(configuration, choice.namespace or own or "default")
     refresher = asyncio.create_task(keep_token_fresh(configuration))
     try:

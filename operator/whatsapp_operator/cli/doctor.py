@@ -107,14 +107,14 @@ class Doctor:
         self._cluster = cluster
         self._operator_namespace = operator_namespace
 
-    async def cluster(self) -> list[Check]:
-        """What every session needs."""
+    async def cluster(self, session: str | None = None) -> list[Check]:
+        """What every session needs; your rights are those on the session, if one is named."""
         checks = [await self._guarded("API server", self._server)]
         if checks[0].result is Result.BROKEN:
             return checks
         for name, look in (
             ("definition", self._definition),
-            ("your rights", self._rights),
+            ("your rights", lambda: self._rights(session)),
             ("admission policies", self._policies),
             ("operator", self._operator),
             ("leader", self._leader),
@@ -245,8 +245,11 @@ class Doctor:
             return Check("definition", Result.WARNING, f"is older than the plugin: it lacks {some}", remedy)
         return Check("definition", Result.OK, f"{names.VERSION} is served, with every field that the plugin knows")
 
-    async def _rights(self) -> Check:
+    async def _rights(self, session: str | None) -> Check:
         namespace = self._cluster.namespace
+        named = {"secrets": names.owned_name(session), "pods": names.owned_name(session)} if session else {}
+        if session:
+            named[SESSIONS.plural] = session
         needs: tuple[tuple[str, str, Resource, str], ...] = (
             ("list, status", "list", SESSIONS, ""),
             ("qr, code, link", "get", SECRETS, ""),
@@ -256,7 +259,8 @@ class Doctor:
         )
         lacking = []
         for commands, verb, resource, subresource in needs:
-            if not await self._cluster.may(verb, resource, namespace, subresource=subresource):
+            name = "" if verb in ("list", "create") else named.get(resource.plural, "")
+            if not await self._cluster.may(verb, resource, namespace, name=name, subresource=subresource):
                 kind = f"{resource.plural}/{subresource}" if subresource else resource.plural
                 lacking.append(f"{verb} {kind} (for {commands})")
         if not lacking:

@@ -3,6 +3,7 @@
 import io
 import json
 import platform
+import re
 import tarfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from whatsapp_operator.kube.errors import KubeError, NotFoundError
 
 LOG_BYTES: Final = 5_000_000
 OPERATOR_PORT: Final = 8081
+_LABEL: Final = re.compile(r'[{,](\w+)="([^"]*)"')
 _ABOUT: Final = """\
 Made by kubectl wa report {version} at {now} of {what}.
 
@@ -176,12 +178,8 @@ async def _metrics(cluster: Cluster, path: str, keys: set[str] | None = None) ->
 
 
 def _series_concerns(line: str, keys: set[str]) -> bool:
-    if not line.startswith("whatsapp_session_condition{"):
-        return True
-    return any(
-        f'namespace="{namespace}"' in line and f'name="{name}"' in line
-        for namespace, name in (key.split("/") for key in keys)
-    )
+    labels = dict(_LABEL.findall(line)) if not line.startswith("#") else {}
+    return not {"namespace", "name"} <= labels.keys() or f"{labels['namespace']}/{labels['name']}" in keys
 
 
 async def _versions(cluster: Cluster, deployments: Sequence[Object]) -> str:

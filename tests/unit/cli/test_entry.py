@@ -12,17 +12,15 @@ from tests.apiserver import ROOT
 from whatsapp_operator.cli import __main__ as entry
 from whatsapp_operator.cli.app import app
 from whatsapp_operator.cli.exits import Exit
-from whatsapp_operator.cli.output import Format
+from whatsapp_operator.cli.version import version
 
 COMMANDS = ("link", "qr", "code", "status", "list", "relink", "suspend", "resume", "logs", "report", "doctor")
 
 
 def test_the_entry_points_are_those_of_the_package() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {f"kubectl{part}-wa": f"{entry.__package__}.__main__:{name}" for part, name in PARTS.items()}
-
-
-PARTS = {"": "main", "_complete": "complete"}
+    for program, function in (("kubectl-wa", entry.main), ("kubectl_complete-wa", entry.complete)):
+        assert scripts[program] == f"{entry.__name__}:{function.__name__}"
 
 
 @pytest.mark.parametrize("module", ["rich", "typer", "kubernetes", "segno"])
@@ -49,5 +47,6 @@ def test_a_wrong_line_is_a_usage_error(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == Exit.USAGE
 
 
-def test_forms_of_output() -> None:
-    assert set(Format) == {"json", "yaml", "wide", "name"}
+def test_the_version_is_told() -> None:
+    told = CliRunner().invoke(app, ["--version"])
+    assert (told.exit_code, told.stdout) == (Exit.OK, f"kubectl-wa {version()}\n")

@@ -41,8 +41,9 @@ lint: venv ## Check format, lint, types and the direction of imports.
 	$(BIN)/lint-imports
 
 .PHONY: crds
-crds: venv ## Generate crds/ from the models.
+crds: venv ## Generate crds/ and the chart's copy from the models.
 	$(PY) -m whatsapp_operator.api.crd > crds/whatsapp-operator.io_whatsappsessions.yaml
+	cp crds/whatsapp-operator.io_whatsappsessions.yaml charts/whatsapp-operator/files/
 
 .PHONY: docs
 docs: venv ## Generate the pages that follow from the code, and build the site in dist/site.

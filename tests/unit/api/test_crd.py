@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from whatsapp_operator.api import crd
@@ -9,7 +10,7 @@ from whatsapp_operator.session import report
 from whatsapp_operator.session.model import Credentials, Desired, FinishedAttempt, Journal
 from whatsapp_operator.session.state import State
 
-COMMITTED = Path(__file__).parents[3] / "crds" / "whatsapp-operator.io_whatsappsessions.yaml"
+ROOT = Path(__file__).parents[3]
 
 
 def _nodes(schema: object, path: str = "") -> list[tuple[str, dict[str, object]]]:
@@ -23,8 +24,10 @@ def _nodes(schema: object, path: str = "") -> list[tuple[str, dict[str, object]]
     return found
 
 
-def test_committed_definition_is_the_generated_one() -> None:
-    assert COMMITTED.read_text() == crd.render(), "run `make crds` and commit the result"
+@pytest.mark.parametrize("directory", ["crds", "charts/whatsapp-operator/files"])
+def test_committed_definition_is_the_generated_one(directory: str) -> None:
+    committed = ROOT / directory / "whatsapp-operator.io_whatsappsessions.yaml"
+    assert committed.read_text() == crd.render(), "run `make crds` and commit the result"
 
 
 def test_every_field_of_spec_and_status_is_described() -> None:

@@ -1,0 +1,91 @@
+{{- define "whatsapp-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "whatsapp-operator.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "whatsapp-operator.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "whatsapp-operator.selector" -}}
+app.kubernetes.io/name: {{ include "whatsapp-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: controller
+{{- end -}}
+
+{{- define "whatsapp-operator.labels" -}}
+{{- with .Values.commonLabels }}
+{{- toYaml . }}
+{{ end -}}
+app.kubernetes.io/name: {{ include "whatsapp-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: whatsapp-operator
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- /* An image by its digest if there is one. */ -}}
+{{- define "whatsapp-operator.image" -}}
+{{- if .image.digest -}}
+{{ .image.repository }}@{{ .image.digest }}
+{{- else -}}
+{{ .image.repository }}:{{ .image.tag | default .chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- /* "true" where the chart is rendered with a cluster at hand; helm template and Argo CD have none. */ -}}
+{{- define "whatsapp-operator.live" -}}
+{{- if lookup "v1" "Namespace" "" "kube-system" }}true{{ end -}}
+{{- end -}}
+
+{{- define "whatsapp-operator.claimKeySecret" -}}
+{{- .Values.claimKey.existingSecret | default (printf "%s-claim-key" (include "whatsapp-operator.fullname" .)) -}}
+{{- end -}}
+
+{{- /* Fails early where an object of the Prometheus operator is asked for and the cluster does not know its kind. */ -}}
+{{- define "whatsapp-operator.needsMonitoring" -}}
+{{- if and (include "whatsapp-operator.live" .root) (not (.root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind))) -}}
+{{- fail (printf "metrics.%s.enabled: this cluster has no %s (monitoring.coreos.com/v1). Install the Prometheus operator's definitions first, or set the value to false." .value .kind) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The namespaces whose session pods get NetworkPolicies. */ -}}
+{{- define "whatsapp-operator.sessionNamespaces" -}}
+{{- concat .Values.watchNamespaces .Values.networkPolicy.sessionNamespaces | uniq | sortAlpha | toJson -}}
+{{- end -}}
+
+{{- /* Egress that the operator and the session pods share: name resolution and the API server. */ -}}
+{{- define "whatsapp-operator.commonEgress" -}}
+{{- with .Values.networkPolicy.dns -}}
+- ports:
+    {{- range .ports }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+  {{- with .to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- with .Values.networkPolicy.apiServer }}
+- ports:
+    {{- range .ports }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+  {{- with .cidrs }}
+  to:
+    {{- range . }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- end -}}

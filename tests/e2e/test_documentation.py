@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.cluster import binaries
+from tests.cluster.paths import CHECKOUT
 from tests.documentation.shell import Shell
 from tests.documentation.shell_blocks import CLUSTER, blocks, files, pages
 from tests.scenario import PROXY_URL, TRUST, Scenario, has_condition
@@ -67,13 +69,14 @@ def environment(
     kubeconfig.write_text(yaml.safe_dump(view))
     policy = WAY_TO_THE_SIMULATOR.replace("NAMESPACE", scenario.namespace)
     target.kubectl.run("apply", "--server-side", "--filename=-", stdin=policy)
-    path = f"{target.kubectl.program.parent}:{os.environ['PATH']}"
+    path = f"{target.kubectl.program.parent}:{binaries.ensure('helm')}:{os.environ['PATH']}"
     yield {"KUBECONFIG": str(kubeconfig), "PATH": path, "PROXY_URL": PROXY_URL}
     target.kubectl.run("delete", "--filename=-", stdin=policy)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page(page: str, scenario: Scenario, environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "charts").symlink_to(CHECKOUT / "charts")
     for name, content in files(page).items():
         (tmp_path / name).write_text(content)
     shell, commands = Shell(tmp_path, environment), blocks(page, by=CLUSTER)

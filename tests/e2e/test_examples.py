@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -81,6 +82,22 @@ def test_argo_cd_and_flux_take_the_examples(target: Target, scenario: Scenario) 
             live = json.loads(target.kubectl.run(*apply, stdin=json.dumps(document)))
             assert live["kind"] == document["kind"]
             assert live["metadata"]["uid"]
+
+
+@pytest.mark.parametrize("tool", ["argocd", "flux"])
+def test_the_chart_takes_the_values(tool: str) -> None:
+    shown = yaml.safe_load((EXAMPLES / tool / "operator.yaml").read_text())["spec"]
+    values = shown["values"] if tool == "flux" else shown["source"]["helm"]["valuesObject"]
+    chart = shown["chart"]["spec"]["chart"] if tool == "flux" else shown["source"]["path"]
+    command = [binaries.ensure("helm") / "helm", "template", shown.get("releaseName", "whatsapp-operator"), chart]
+    done = subprocess.run(
+        [*command, "--values=-"], cwd=ROOT, input=json.dumps(values), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rendered = [document for document in yaml.safe_load_all(done.stdout) if document]
+    (operator,) = (found for found in rendered if found["kind"] == "Deployment")
+    assert values["claimKey"]["existingSecret"] in json.dumps(operator["spec"]["template"]["spec"]["volumes"])
+    assert "Secret" not in {found["kind"] for found in rendered}
 
 
 @pytest.fixture

@@ -69,11 +69,11 @@ test: ## Run everything, fast to slow: lint, unit, integration, end to end; take
 .PHONY: test-unit
 test-unit: venv ## Test the pure parts; no network, no root.
 	$(PY) -m tests.cluster build prometheus
-	$(PYTEST) tests/unit tests/observability -n 2
+	$(PYTEST) tests/unit tests/release tests/observability -n 2
 
 .PHONY: test-integration
 test-integration: venv ## Test against a real API server, and a real neonize against the simulator.
-	$(PY) -m tests.cluster build kubernetes etcd gitops
+	$(PY) -m tests.cluster build kubernetes etcd gitops helm
 	$(PYTEST) tests/integration -n 6
 
 .PHONY: test-e2e
@@ -89,7 +89,7 @@ test-teardown: venv ## Take the local cluster down and check that it leaves noth
 test-soak: venv ## Run the random tests at full count; commit the result file.
 	$(PYTEST) tests/unit -m hypothesis --hypothesis-profile=soak --soak-report=tests/soak.md
 	$(PYTEST) tests/integration/session/test_kills.py --hypothesis-profile=soak
-	$(PY) -m tests.cluster build kubernetes etcd
+	$(PY) -m tests.cluster build kubernetes etcd helm
 	$(PYTEST) tests/integration/test_controller_oracle.py --hypothesis-profile=soak
 
 .PHONY: soak-day
@@ -133,6 +133,15 @@ images: $(CLUSTER) ## Build all images without Docker and load them into the loc
 deploy: $(if $(CONTEXT),venv,images) ## Install operator and simulator on the local cluster (another: KUBECONFIG, CONTEXT, REGISTRY, TAG).
 	$(PY) -m tests.deploy --simulator
 
+.PHONY: values
+values: venv ## Print the chart's values that name the images of this checkout.
+	@$(PY) -m tests.deploy --values
+
+.PHONY: manifests
+manifests: venv ## Render the chart into dist/whatsapp-operator.yaml, for an installation by kubectl alone.
+	@mkdir -p dist
+	$(PY) -m charts.render < /dev/null > dist/whatsapp-operator.yaml
+
 .PHONY: simulator-up
 simulator-up: $(if $(CONTEXT),venv,images) ## Run the WhatsApp simulator in the cluster; sessions of namespace default can trust it.
 	$(PY) -m tests.phone up
@@ -152,6 +161,10 @@ simulator: venv ## Run the WhatsApp simulator in the foreground: ARGS="--state D
 .PHONY: run
 run: deploy ## Run the operator outside the cluster, in place of the one inside (or KUBECONFIG and CONTEXT).
 	$(PY) -m tests.run
+
+.PHONY: audit
+audit: venv ## Fail on locked packages with known vulnerabilities, or when no database answers (OSV_URL, OSV_DATABASE).
+	$(PY) -m images.audit $(if $(OSV_URL),--osv-url $(OSV_URL)) $(if $(OSV_DATABASE),--database $(OSV_DATABASE))
 
 .PHONY: clean
 clean: ## Remove what make made in this checkout (the user's caches stay, see CONTRIBUTING.md).

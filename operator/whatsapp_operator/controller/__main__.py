@@ -3,24 +3,18 @@
 import logging
 import os
 import sys
-from importlib import metadata
 
+from whatsapp_operator import __version__
 from whatsapp_operator.controller import logs, settings
 from whatsapp_operator.controller.app import main
 
-DISTRIBUTION = "whatsapp-operator"
-# Set by the image, which holds the package's files without its metadata.
+# Set by the image, to what it was built as.
 VERSION_VARIABLE = "WHATSAPP_OPERATOR_VERSION"
 
 
 def version() -> str:
-    """Version of the image or else of the package; that of a checkout which was not installed is unknown."""
-    if found := os.environ.get(VERSION_VARIABLE):
-        return found
-    try:
-        return metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        return "unknown"
+    """Version of the image or else of the package."""
+    return os.environ.get(VERSION_VARIABLE) or __version__
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from tests.target import Target
 from tests.waiting import eventually
 from whatsapp_operator.api import names
 
+Phones = Callable[[], str]
 PAGE: Final = "docs/gitops.md"
 EXAMPLES: Final = ROOT / "examples"
 
@@ -101,9 +104,19 @@ def test_the_chart_takes_the_values(tool: str) -> None:
 
 
 @pytest.fixture
+def copied(scenario: Scenario, new_phone: Phones, tmp_path: Path) -> Path:
+    """A folder with the examples, with namespaces and phones of this run's own."""
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    for path in tmp_path.rglob("*.yaml"):
+        text = re.sub(r"\bwhatsapp-(?=acme|globex)", f"{scenario.namespace}-", path.read_text())
+        path.write_text(re.sub(r"\+1555\d{7}", lambda _: new_phone(), text))
+    return tmp_path
+
+
+@pytest.fixture
 def places(target: Target, scenario: Scenario, ended: list[Scenario]) -> Iterator[dict[str, Scenario]]:
     """Where the sessions of the examples live, by name; they are given the way to the simulator there."""
-    acme, globex = (scenario.beside(f"whatsapp-{tenant}") for tenant in ("acme", "globex"))
+    acme, globex = (scenario.beside(f"{scenario.namespace}-{tenant}") for tenant in ("acme", "globex"))
     for place in (acme, globex):
         place.prepare()
     policies = "---".join(WAY_TO_THE_SIMULATOR.replace("NAMESPACE", place.namespace) for place in (scenario, acme))
@@ -122,13 +135,13 @@ def has_way(place: Scenario) -> bool:
     return "proxy" in tried["spec"]
 
 
-def test_sessions_live_by_what_git_holds(target: Target, places: dict[str, Scenario], tmp_path: Path) -> None:
-    kubeconfig = tmp_path / "kubeconfig"
+def test_sessions_live_by_what_git_holds(target: Target, places: dict[str, Scenario], copied: Path) -> None:
+    kubeconfig = copied / "kubeconfig"
     view = yaml.safe_load(target.kubectl.run("config", "view", "--raw", "--minify", "--flatten"))
     view["contexts"][0]["context"]["namespace"] = places["front-desk"].namespace
     kubeconfig.write_text(yaml.safe_dump(view))
     path = f"{target.kubectl.program.parent}{os.pathsep}{os.environ['PATH']}"
-    shell = Shell(ROOT, {"KUBECONFIG": str(kubeconfig), "PATH": path})
+    shell = Shell(copied, {"KUBECONFIG": str(kubeconfig), "PATH": path})
     linked = ("front-desk", "support", "sales")
     with ExitStack() as stack:
         watches = {name: stack.enter_context(place.watching(name)) for name, place in places.items()}
@@ -138,7 +151,8 @@ def test_sessions_live_by_what_git_holds(target: Target, places: dict[str, Scena
         watches["orders"].wait(has_condition("Ready", reason="Suspended"), "Suspended")
         for name in linked:
             places[name].pair(name, phones[name], watches[name])
-        relinked_once(places["front-desk"], phones["front-desk"], watches["front-desk"])
+        session_in_git = yaml.safe_load((copied / "examples" / "session.yaml").read_text())
+        relinked_once(places["front-desk"], session_in_git, watches["front-desk"])
     for name, place in places.items():
         live = place.get(name)
         assert "spec.tenant" in owned_fields(live, "kubectl")
@@ -152,11 +166,10 @@ def test_sessions_live_by_what_git_holds(target: Target, places: dict[str, Scena
         assert name not in linked or place.simulator.devices(phones[name]) == []
 
 
-def relinked_once(place: Scenario, phone: str, watch: Watch) -> None:
+def relinked_once(place: Scenario, manifest: dict[str, Any], watch: Watch) -> None:
     """A token in Git is applied again and again, before, while and after the phone is linked anew."""
-    manifest = yaml.safe_load((EXAMPLES / "session.yaml").read_text())
     manifest["metadata"]["annotations"] = {names.ANNOTATION_FORCE_RELINK: "2026-11-21"}
-    name, began = manifest["metadata"]["name"], time.monotonic()
+    name, phone, began = manifest["metadata"]["name"], manifest["spec"]["phone"], time.monotonic()
 
     def apply() -> None:
         arguments = ("apply", "--server-side", f"--namespace={place.namespace}", "--filename=-")

@@ -21,7 +21,7 @@ from whatsapp_operator.api.reasons import ConditionType, MachineState, PairingMe
 from whatsapp_operator.controller import claims, conditions, desired, events
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.conditions import Draft
-from whatsapp_operator.controller.metrics import Metrics
+from whatsapp_operator.controller.metrics import Metrics, Step
 from whatsapp_operator.controller.observed import Observed, Problem
 from whatsapp_operator.controller.status import Counts
 from whatsapp_operator.session import commands, identity, logs, model, settings, wire
@@ -156,7 +156,10 @@ def words() -> frozenset[str]:
 def test_labels_of_the_operator_are_words_of_the_api(secret: Secret) -> None:
     cache = Cache()
     status: dict[str, Any] = {"phase": secret.text, "phone": secret.text}
-    status["conditions"] = [{"type": secret.text, "status": "True"}, {"type": "Ready", "status": "False"}]
+    status["conditions"] = [
+        {"type": secret.text, "status": "True"},
+        {"type": "Ready", "status": "False", "reason": secret.text},
+    ]
     metadata = {"namespace": "team", "name": "shop", "uid": "u", "resourceVersion": "1"}
     cache.put_session({"metadata": metadata, "spec": {"tenant": "acme"}, "status": status})
     metrics = Metrics(cache, per_object=True)
@@ -168,7 +171,7 @@ def test_labels_of_the_operator_are_words_of_the_api(secret: Secret) -> None:
         metrics.count(Counts(attempts=attempts, disconnects=1, disconnect_reason=secret.text, relink=outcome.value))
     text = metrics.render().decode()
     numbers = {value for value in label_values(text) if re.fullmatch(r"[0-9.]+|\+Inf", value)}
-    ours = {"team", "shop", "True", "False", "Unknown", "Succeeded", "Failed"}
+    ours = {"team", "shop", "acme", "True", "False", "Unknown", "Succeeded", "Failed", *Step}
     assert label_values(text) - numbers <= words() | ours
     assert not secret.found_in(text)
 

@@ -18,7 +18,9 @@ from whatsapp_operator.controller.status import Counts
 _PAIRING_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 160, 320)
 _RECONCILE_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
 
+# Whoever may write a status may write anything into it.
 _CONDITIONS: Final = frozenset(ConditionType)
+_PHASES: Final = frozenset(Phase)
 UNKNOWN: Final = "Unknown"
 
 # When each counter began, as a series beside it, which nobody asks for.
@@ -82,7 +84,8 @@ class _Sessions(Collector):
             labels=["namespace", "name", "tenant", "phase", "reason"],
         )
         for key, view in self._cache.sessions.items():
-            phase, reason = view.phase or Phase.PENDING, reason_of(view.reason) or UNKNOWN
+            phase = view.phase or Phase.PENDING
+            phase, reason = phase if phase in _PHASES else UNKNOWN, reason_of(view.reason) or UNKNOWN
             phases[phase] += 1
             reasons[reason] += 1
             if not self._per_object:

@@ -144,7 +144,7 @@ class Drawing:
             found.sort(key=lambda one: -one[1])
         height = min(44.0, box.h / max(1, len(found)))
         most = max((value for _, value in found), default=1.0) or 1.0
-        names = min(box.w * 0.4, 8 + 6.4 * max((len(name) for name, _ in found), default=0))
+        names = min(box.w * 0.45, 12 + 6.9 * max((len(name) for name, _ in found), default=0))
         for number, (name, value) in enumerate(found):
             y = box.y + number * height
             self.canvas.text(box.x, y + height / 2 + 4, name)
@@ -277,7 +277,7 @@ class Drawing:
                 row[f"Value #{target['refId']}"] = f"{series.values[-1][1]:.0f}"
         columns = sorted(organized["renameByName"], key=organized["indexByName"].__getitem__)
         wide = [name for name in columns if not name.startswith("Value")]
-        narrow = 80.0
+        narrow = 94.0
         width = dict.fromkeys(columns, narrow)
         for name in wide:
             width[name] = (box.w - narrow * (len(columns) - len(wide))) / len(wide)

@@ -19,19 +19,15 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from charts.render import NAMESPACE_OBJECT, render
 from whatsapp_operator.api import names
 
 ROOT = Path(__file__).parents[1]
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
-_INSTALLED = (
-    "crds/whatsapp-operator.io_whatsappsessions.yaml",
-    "charts/manifests/namespace.yaml",
-    "charts/manifests/rbac.yaml",
-    "charts/manifests/admission.yaml",
-)
-
+# The operator itself runs beside the API server, as a process of the test.
+_NOT_INSTALLED = frozenset({"Deployment", "Service", "PodDisruptionBudget"})
 
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 
@@ -147,9 +143,9 @@ class ApiServer:
         return self.request("PATCH", path, manifest, APPLY_PATCH)
 
     def install(self) -> None:
-        """Applies the definition, RBAC and admission policies as committed; may be repeated."""
-        for name in _INSTALLED:
-            for manifest in yaml.safe_load_all((ROOT / name).read_text()):
+        """Applies the definition, RBAC and admission policies of the chart; may be repeated."""
+        for manifest in (NAMESPACE_OBJECT, *render()):
+            if manifest["kind"] not in _NOT_INSTALLED:
                 self.apply(manifest)
 
     def pod_token(self, namespace: str, account: str, pod: str) -> str:

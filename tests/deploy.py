@@ -1,25 +1,19 @@
 """`make deploy`: installs the operator (and, with --simulator, the simulator) from the images of this checkout."""
 
 import argparse
-import base64
 import json
 import os
-import secrets
 import sys
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from charts.render import CHART, NAMESPACE, NAMESPACE_OBJECT, RELEASE, HelmError, helm
 from images.build import IMAGES, references
-from tests.apiserver import ROOT, secrets_path
+from tests.apiserver import ROOT
 from tests.cluster.errors import ClusterError
 from tests.target import Target, live_target
-
-NAMESPACE = "whatsapp-operator-system"
-CLAIM_KEY = "whatsapp-operator-claim-key"
 
 
 def image_references(env: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -39,37 +33,32 @@ def image_references(env: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {image.name: f"{registry}/{image.name}:{tag}" for image in IMAGES}
 
 
-def overlay(images: dict[str, str]) -> dict[str, Any]:
-    """A kustomization of the committed manifests that runs these images; the simulator's variant for the sessions."""
-    operator, _, tag = images["operator"].rpartition(":")
-    container = {"name": "operator", "env": [{"name": "SESSION_IMAGE", "value": images["session-simulator"]}]}
-    patch = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "whatsapp-operator", "namespace": NAMESPACE},
-        "spec": {"template": {"spec": {"containers": [container]}}},
-    }
-    return {
-        "resources": ["manifests"],
-        "images": [{"name": "whatsapp-operator/operator", "newName": operator, "newTag": tag}],
-        "patches": [{"patch": yaml.safe_dump(patch)}],
-    }
+def chart_values(images: Mapping[str, str]) -> dict[str, Any]:
+    """The values of the chart that run these images: the simulator's variant for the sessions."""
+
+    def image(name: str) -> dict[str, str]:
+        repository, _, tag = images[name].rpartition(":")
+        return {"repository": repository, "tag": tag}
+
+    return {"operator": {"image": image("operator")}, "session": {"image": image("session-simulator")}}
 
 
-def deploy_operator(target: Target, images: dict[str, str]) -> None:
-    """Definition, claim key, and the rest; waits until the operator is rolled out. May be repeated."""
-    apply = ("apply", "--server-side", "--force-conflicts", "--filename=-")
-    target.kubectl.run(*apply, stdin=(ROOT / "crds/whatsapp-operator.io_whatsappsessions.yaml").read_text())
-    target.kubectl.run(*apply, stdin=(ROOT / "charts/manifests/namespace.yaml").read_text())
-    if target.api.find(secrets_path(NAMESPACE, CLAIM_KEY)) is None:
-        key = base64.b64encode(secrets.token_bytes(32)).decode()
-        target.api.create(secrets_path(NAMESPACE), {"metadata": {"name": CLAIM_KEY}, "data": {"key": key}})
-    with tempfile.TemporaryDirectory() as directory:
-        # kubectl's kustomize reads only below the kustomization.
-        (Path(directory) / "manifests").symlink_to(ROOT / "charts/manifests")
-        (Path(directory) / "kustomization.yaml").write_text(json.dumps(overlay(images)))
-        rendered = target.kubectl.run("kustomize", "--load-restrictor=LoadRestrictionsNone", directory)
-    target.kubectl.run(*apply, stdin=rendered)
+def deploy_operator(target: Target, images: Mapping[str, str]) -> None:
+    """Installs or upgrades the chart, and waits until the operator is rolled out. May be repeated.
+
+    Raises:
+        HelmError: the operator is not rolled out within three minutes, among other things.
+    """
+    target.api.apply(NAMESPACE_OBJECT)
+    # Fields that tests have changed are the chart's again.
+    helm(
+        "upgrade", "--install", RELEASE, str(CHART), f"--namespace={NAMESPACE}", "--values=-",
+        "--wait", "--timeout=180s", "--force-conflicts",
+        *([f"--kube-context={target.kubectl.context}"] if target.kubectl.context else []),
+        stdin=json.dumps(chart_values(images)),
+        environment={"KUBECONFIG": target.kubectl.kubeconfig},
+        seconds=240,
+    )  # fmt: skip
 
 
 def deploy_simulator(target: Target, images: dict[str, str]) -> None:
@@ -89,13 +78,18 @@ def wait_for_rollouts(target: Target, *, simulator: bool) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.deploy", description=__doc__)
     parser.add_argument("--simulator", action="store_true", help="install the simulator too")
+    parser.add_argument("--values", action="store_true", help="only print the chart's values that name the images")
     options = parser.parse_args()
     try:
-        target, images = live_target(), image_references()
-    except ClusterError as error:
+        images = image_references()
+        if options.values:
+            print(yaml.safe_dump(chart_values(images)), end="")  # noqa: T201
+            return 0
+        target = live_target()
+        deploy_operator(target, images)
+    except (ClusterError, HelmError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    deploy_operator(target, images)
     if options.simulator:
         deploy_simulator(target, images)
     wait_for_rollouts(target, simulator=options.simulator)

@@ -8,8 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from charts.render import CLAIM_KEY, NAMESPACE
 from tests.apiserver import ROOT, secrets_path
-from tests.deploy import CLAIM_KEY, NAMESPACE, image_references
+from tests.deploy import image_references
 from tests.target import Target, live_target
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from charts.render import NAMESPACE
 from tests.cluster.paths import cluster_paths
-from tests.deploy import NAMESPACE
 from tests.e2e.test_security import ATTACKER
 from tests.target import Target
 from whatsapp_operator.api import names

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from charts.render import NAMESPACE
 from tests.apiserver import ApiError, Watch, conditions, sessions_path
 from tests.cluster import images
-from tests.deploy import NAMESPACE
 from tests.scenario import Scenario, has_condition
 from tests.target import Target
 from tests.waiting import eventually

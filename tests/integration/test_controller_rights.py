@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.apiserver import ROOT, ApiError, ApiServer
-from tests.cluster.control_plane import ControlPlane
+from charts.render import render
+from tests.apiserver import ApiError, ApiServer
 from tests.integration.controller_life import STEPS, Life
 from tests.integration.controller_stand_ins import (
     OPERATOR_NAMESPACE,
@@ -19,7 +18,6 @@ from tests.integration.controller_stand_ins import (
     make_namespace,
     operators,
 )
-from tests.scenario import Kubectl
 from tests.waiting import eventually
 from whatsapp_operator.api import names
 from whatsapp_operator.controller.policies import POLICIES, PROBE_PREFIX
@@ -48,10 +46,9 @@ def may(api: ApiServer, user: str, verb: str, resource: str, namespace: str | No
 
 
 @pytest.fixture
-def namespaced(control_plane: ControlPlane, api: ApiServer) -> Iterator[list[str]]:
-    """charts/namespaced is installed; what its Deployment tells the operator."""
-    kubectl = Kubectl(control_plane.kubectl, str(control_plane.kubeconfig), None)
-    manifests = list(yaml.safe_load_all(kubectl.run("kustomize", str(ROOT / "charts/namespaced"))))
+def namespaced(api: ApiServer) -> Iterator[list[str]]:
+    """The chart is installed for one namespace; what its Deployment tells the operator."""
+    manifests = render({"watchNamespaces": [SERVED], "namespaces": {"create": True}})
     api.delete(BINDING)
     for manifest in manifests:
         api.apply(manifest)
@@ -83,13 +80,13 @@ def test_a_namespace_that_is_not_served_does_not_hinder_the_others(
     here, lost = Stage(api, SERVED), make_namespace(api, "lost")
     make_namespace(api, "never")
     bindings = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SERVED}/rolebindings"
-    bound = {**api.get(f"{bindings}/whatsapp-operator"), "metadata": {"name": "whatsapp-operator"}}
+    bound = {**api.get(f"{bindings}/whatsapp-operator-sessions"), "metadata": {"name": "whatsapp-operator-sessions"}}
 
     def bind() -> None:
         api.create(bindings.replace(SERVED, lost.namespace), bound)
 
     def unbind() -> None:
-        api.delete(f"{bindings.replace(SERVED, lost.namespace)}/whatsapp-operator")
+        api.delete(f"{bindings.replace(SERVED, lost.namespace)}/whatsapp-operator-sessions")
 
     def left_out(replica: Replica) -> set[str]:
         entries = [json.loads(line)["message"] for line in replica.text().splitlines()]
@@ -172,7 +169,7 @@ def test_without_the_policies_the_operator_does_not_run(api: ApiServer, running:
     replica = running.start()
     assert replica.process.wait(timeout=120) == 1
     assert f"not enforced in this cluster: ValidatingAdmissionPolicy {', '.join(POLICIES)}." in replica.text()
-    assert "Apply charts/manifests/admission.yaml" in replica.text()
+    assert "with the chart (admissionPolicies.install)" in replica.text()
     assert "leading" not in replica.text()
     api.install()
     assert running.stop(running.start_leader()) == 0

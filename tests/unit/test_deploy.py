@@ -1,7 +1,7 @@
 import pytest
 
 from tests.cluster.errors import ClusterError
-from tests.deploy import image_references, overlay
+from tests.deploy import chart_values, image_references
 
 
 def test_the_local_cluster_runs_the_images_of_this_checkout() -> None:
@@ -21,9 +21,9 @@ def test_another_cluster_without_a_registry_is_refused_with_the_remedy(env: dict
         image_references({"CONTEXT": "prod", **env})
 
 
-def test_the_overlay_changes_the_images_and_nothing_else() -> None:
-    made = overlay({"operator": "registry.example:5000/wa/operator:1.0", "session-simulator": "wa/session:1.0"})
-    assert made["images"] == [
-        {"name": "whatsapp-operator/operator", "newName": "registry.example:5000/wa/operator", "newTag": "1.0"}
-    ]
-    assert "wa/session:1.0" in made["patches"][0]["patch"]
+def test_the_values_name_the_images_and_nothing_else() -> None:
+    made = chart_values({"operator": "registry.example:5000/wa/operator:1.0", "session-simulator": "wa/session:1.0"})
+    assert made == {
+        "operator": {"image": {"repository": "registry.example:5000/wa/operator", "tag": "1.0"}},
+        "session": {"image": {"repository": "wa/session", "tag": "1.0"}},
+    }

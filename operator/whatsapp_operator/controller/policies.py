@@ -27,8 +27,8 @@ class NotInForceError(Exception):
     def __init__(self, policies: tuple[str, ...]) -> None:
         super().__init__(
             f"not enforced in this cluster: ValidatingAdmissionPolicy {', '.join(policies)}. Without it a session pod"
-            " may write what is not its own, so the operator does not run. Apply charts/manifests/admission.yaml, the"
-            " policies and their bindings with validationActions [Deny]"
+            " may write what is not its own, so the operator does not run. Install the policies and their bindings"
+            " with the chart (admissionPolicies.install), and leave the bindings at validationActions [Deny]"
         )
         self.policies = policies
 

@@ -62,4 +62,4 @@ async def test_the_error_names_the_policy_and_the_remedy() -> None:
         await policies.require(client(ApiStandIn(secret=[None] * 30)), "system")
     assert refused.value.policies == ("whatsapp-session-secret",)
     assert "whatsapp-session-secret" in str(refused.value)
-    assert "Apply charts/manifests/admission.yaml" in str(refused.value)
+    assert "with the chart (admissionPolicies.install)" in str(refused.value)

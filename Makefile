@@ -78,6 +78,7 @@ test-integration: venv ## Test against a real API server, and a real neonize aga
 
 .PHONY: test-e2e
 test-e2e: deploy ## Test real pods on the local cluster, which stays up.
+	$(PY) -m tests.observability.prometheus
 	since=$$(date -u +%FT%TZ); $(PYTEST) tests/e2e -m "not alone" -n 3 --dist loadfile; \
 	E2E_BESIDE_SINCE=$$since $(PYTEST) tests/e2e -m alone
 

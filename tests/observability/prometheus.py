@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import urllib.error
 import urllib.parse
@@ -21,6 +20,7 @@ from typing import Any, Final
 import yaml
 
 from charts.observability import ROOT, RULES
+from charts.render import render
 from tests.cluster import binaries, context, processes
 from tests.cluster.errors import ClusterError
 from tests.cluster.namespace import Namespace
@@ -31,8 +31,6 @@ from tests.waiting import eventually
 PORT: Final = 9090
 # Often, for a run lasts minutes and a test cannot wait for half of one.
 INTERVAL: Final = "2s"
-CHART: Final = ROOT / "charts/whatsapp-operator"
-_MONITORS: Final = ("serviceMonitor", "podMonitor")
 
 
 @dataclass(frozen=True)
@@ -87,14 +85,8 @@ def _series(found: dict[str, Any], values: list[Any]) -> Series:
 
 def monitors() -> list[dict[str, Any]]:
     """The ServiceMonitor and the PodMonitor of the chart."""
-    helm = str(binaries.ensure("helm") / "helm")
-    switches = [f"--set=metrics.{monitor}.enabled=true" for monitor in _MONITORS]
-    # Nothing is read from a cluster.
-    switches.append("--set=claimKey.existingSecret=any")
-    command = [helm, "template", "whatsapp-operator", str(CHART), "--namespace=whatsapp-operator-system", *switches]
-    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = [found for found in yaml.safe_load_all(rendered) if found]
-    return [one for one in found if one["kind"] in ("ServiceMonitor", "PodMonitor")]
+    rendered = render({"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}})
+    return [found for found in rendered if found["kind"] in ("ServiceMonitor", "PodMonitor")]
 
 
 def configuration(rules: str, kubeconfig: str) -> dict[str, Any]:

@@ -5,8 +5,10 @@ import re
 from collections import Counter
 
 import pytest
+import yaml
 
 from charts.observability import DASHBOARD, OUTPUTS, ROOT, dashboard, pages, rules
+from charts.render import render
 from whatsapp_operator.api.reasons import Phase, Reason
 
 RUNBOOKS = ROOT / "docs/runbooks.md"
@@ -22,6 +24,17 @@ EXPRESSIONS = [
 @pytest.mark.parametrize("path", OUTPUTS)
 def test_what_is_committed_is_what_make_docs_makes(path: str) -> None:
     assert (ROOT / path).read_text() == OUTPUTS[path]()
+
+
+def test_the_chart_brings_rules_and_dashboard_as_they_are() -> None:
+    there = {
+        "metrics": {"prometheusRule": {"enabled": True, "runbooksURL": "https://x/y"}, "dashboard": {"enabled": True}}
+    }
+    found = {manifest["kind"]: manifest for manifest in render(there)}
+    expected = rules.render().replace(rules.RUNBOOKS_URL, "https://x/y")
+    assert found["PrometheusRule"]["spec"] == yaml.safe_load(expected)
+    [shown] = [m["data"] for m in render(there) if m["kind"] == "ConfigMap" and "dashboard" in m["metadata"]["name"]]
+    assert [json.loads(text) for text in shown.values()] == [json.loads(dashboard.render())]
 
 
 def test_every_alert_has_its_runbook() -> None:

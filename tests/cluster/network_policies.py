@@ -97,8 +97,9 @@ def _matches(
             yield _port(port, [pod] if direction == "Ingress" else [])
         for peer in peers or []:
             if block := peer.get("ipBlock"):
-                excepted = "".join(f" ip {end} != {cidr}" for cidr in block.get("except") or [])
-                yield f"ip {end} {ipaddress.ip_network(block['cidr'])}{excepted} {_port(port, [])}"
+                if ipaddress.ip_network(block["cidr"]).version == 4:
+                    excepted = "".join(f" ip {end} != {cidr}" for cidr in block.get("except") or [])
+                    yield f"ip {end} {block['cidr']}{excepted} {_port(port, [])}"
                 continue
             for other in pods:
                 if _is_peer(peer, policy, other, labels):

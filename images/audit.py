@@ -42,11 +42,17 @@ class Answer:
     unanswered: str | None
 
 
+def locked_in(name: str, root: Path = CHECKOUT) -> dict[str, str]:
+    """The version of every package in one file of requirements/."""
+    text = (root / "requirements" / name).read_text()
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.MULTILINE))
+
+
 def locked(root: Path = CHECKOUT) -> dict[str, str]:
     """The version of every package in requirements/."""
     found: dict[str, str] = {}
     for file in sorted((root / "requirements").glob("*.txt")):
-        found |= re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", file.read_text(), re.MULTILINE)
+        found |= locked_in(file.name, root)
     return found
 
 

@@ -141,6 +141,11 @@ def parse_owners(output: str) -> set[str]:
     return owners
 
 
+def parse_common_licences(copyright_file: str) -> list[str]:
+    """The paths of the texts that a Debian copyright file refers to instead of having them."""
+    return sorted(set(re.findall(r"/usr/share/common-licenses/[A-Za-z0-9.+-]*[A-Za-z0-9]", copyright_file)))
+
+
 class Rootfs:
     """The directory that is being filled, and what was taken from the machine around it."""
 
@@ -201,8 +206,11 @@ class Rootfs:
         # The bundle of certificates is made when its package is installed, and belongs to none.
         for owner in sorted(owners | {"ca-certificates"}):
             self.write(f"var/lib/dpkg/status.d/{owner}", run("dpkg-query", "--status", owner))
-            if Path(copyright_file := f"/usr/share/doc/{owner}/copyright").exists():
-                self.add_file(copyright_file)
+            if (copyright_file := Path(f"/usr/share/doc/{owner}/copyright")).exists():
+                self.add_file(str(copyright_file))
+                for text in parse_common_licences(copyright_file.read_text(errors="replace")):
+                    if Path(text).exists():
+                        self.add_file(text)
 
 
 def read_link(path: str) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from images.rootfs import Rootfs, excluded, hops, parse_ldconfig, parse_ldd, parse_owners
+from images.rootfs import Rootfs, excluded, hops, parse_common_licences, parse_ldconfig, parse_ldd, parse_owners
 
 LDD_OF_TWO_FILES = """/usr/bin/python3.11:
 \tlinux-vdso.so.1 (0x00007ffc1f1f2000)
@@ -88,6 +88,11 @@ def test_owners_are_packages_without_architecture_and_diversions() -> None:
         "dash: /bin/dash\n"
     )
     assert parse_owners(output) == {"libc6", "libgcc-s1", "dash"}
+
+
+def test_a_copyright_file_refers_to_common_licences() -> None:
+    text = "on Debian systems in /usr/share/common-licenses/GPL-3. Also `/usr/share/common-licenses/LGPL-2.1'."
+    assert parse_common_licences(text) == ["/usr/share/common-licenses/GPL-3", "/usr/share/common-licenses/LGPL-2.1"]
 
 
 def test_a_file_is_added_at_its_path_with_the_links_that_lead_to_it(tmp_path: Path) -> None:

@@ -120,10 +120,10 @@ def test_a_phone_is_linked_from_a_terminal(
 
         # Somebody who may only view sees everything but the QR, and is told what that takes.
         assert "WaitingForScan" in viewer.run("list").stdout
-        with viewer.terminal("qr", "support") as refused:
+        with viewer.terminal("qr", "support", columns=250) as refused:
             assert refused.ended() == Exit.NOT_ALLOWED
-            assert f"get on secrets {names.owned_name('support')}" in refused.text.replace("\n", " ")
-        give(target, viewer.run("link", "support").stderr)
+            assert f"get on secrets {names.owned_name('support')} in namespace {scenario.namespace}" in refused.text
+        give(target, refused.text)
         before = scenario.qr("support")
         with viewer.terminal("qr", "support") as allowed:
             assert allowed.ended() == Exit.OK

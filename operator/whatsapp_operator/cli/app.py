@@ -28,7 +28,7 @@ from whatsapp_operator.cli.version import version
 from whatsapp_operator.cli.wish import Wish
 from whatsapp_operator.cli.words import countdown, plain
 from whatsapp_operator.kube.client import PODS, SESSIONS
-from whatsapp_operator.kube.errors import KubeError
+from whatsapp_operator.kube.errors import KubeError, NotFoundError
 
 app: Final = typer.Typer(
     name="kubectl-wa",
@@ -436,8 +436,16 @@ async def logs(
         if session.suspended and not session.part("pod").get("name"):
             raise CliError(f"{name} is suspended and has no pod", f"  kubectl wa resume {name} -n {cluster.namespace}")
         path = PODS.path(cluster.namespace, names.owned_name(name), "log")
-        async for line in cluster.lines(path, **query):
-            setting.output.line(plain(line))
+        try:
+            async for line in cluster.lines(path, **query):
+                setting.output.line(plain(line), whole=True)
+        except NotFoundError:
+            why = session.condition(ConditionType.POD_READY)
+            raise CliError(
+                f"{name} has no pod: {why.reason}: {why.message}".rstrip(": "),
+                f"  kubectl wa doctor {name} -n {cluster.namespace}",
+                code=Exit.NOT_FOUND,
+            ) from None
 
 
 @app.command("report")

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from whatsapp_operator.api.reasons import ConditionType
+from whatsapp_operator.api.reasons import ConditionType, Reason
 from whatsapp_operator.cli.cluster import Cluster
 from whatsapp_operator.cli.output import Format, Output, either, phase, status
-from whatsapp_operator.cli.reading import Session, command_of
+from whatsapp_operator.cli.reading import Condition, Session, command_of
 from whatsapp_operator.cli.words import NOTHING, ago, count, plain, since
 
 _LABEL: Final = 14
@@ -22,11 +22,7 @@ async def show_one(cluster: Cluster, output: Output, name: str, form: Format | N
     if form in (Format.JSON, Format.YAML):
         output.document(document(session), form)
         return
-    for line in page(session, await cluster.now(), wide=form is Format.WIDE):
-        if isinstance(line, (str, Text)):
-            output.line(line, whole=str(line).startswith(f"{_INDENT * 2}kubectl"))
-        else:
-            output.table(*line, last_wraps=True)
+    write(output, session, await cluster.now(), wide=form is Format.WIDE)
 
 
 async def show_all(cluster: Cluster, output: Output, *, everywhere: bool, form: Format | None) -> None:
@@ -67,34 +63,43 @@ def _attention(session: Session, now: datetime, everywhere: bool) -> list[str | 
     ]
 
 
-Page = str | Text | tuple[Sequence[str], list[list[str | Text]]]
-
-
-def page(session: Session, now: datetime, *, wide: bool = False) -> Iterator[Page]:
-    """All that is known of one session: lines, and tables as header and rows."""
-    yield Text.assemble((plain(session.name), "bold"), "  ", phase(session.phase), f"  (namespace {session.namespace})")
-    yield ""
+def write(output: Output, session: Session, now: datetime, *, wide: bool = False) -> None:
+    """All that is known of one session."""
+    head = (plain(session.name), "bold"), "  ", phase(session.phase), f"  (namespace {session.namespace})"
+    output.line(Text.assemble(*head))
+    output.line()
     for label, value in facts(session, now, wide=wide):
-        yield Text.assemble(_INDENT, (f"{label:<{_LABEL}}", "dim"), plain(value))
+        output.line(Text.assemble(_INDENT, (f"{label:<{_LABEL}}", "dim"), plain(value)))
     if session.conditions:
-        yield ""
+        output.line()
         rows: list[list[str | Text]] = [
-            [found.type, status(found.status), found.reason, since(found.since, now), found.message]
+            [found.type, status(found.status, found.type), found.reason, since(found.since, now)]
             for found in session.conditions
         ]
-        yield ("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), rows
+        output.table(("CONDITION", "STATUS", "REASON", "SINCE"), rows)
+    for found in told(session, everything=wide):
+        output.line()
+        output.line(Text(plain(found.reason), "bold"))
+        output.paragraph(found.message, len(_INDENT))
+        if found.remedy:
+            output.paragraph(f"What to do: {found.remedy}", len(_INDENT))
+            if command := command_of(found.reason, session.name, session.namespace):
+                output.line(f"{_INDENT}{command}", whole=True)
     if history := session.part("session", "pairing").get("history"):
-        yield ""
-        yield (
-            ("ATTEMPT", "METHOD", "RESULT", "REASON", "SHOWN", "SCANNED", "CONNECTED", "ENDED"),
-            _history(history, now),
-        )
-    advice = list(remedies(session))
-    if advice:
-        yield ""
-        yield Text("What to do", "bold")
-        for line in advice:
-            yield f"{_INDENT}{line}"
+        output.line()
+        header = ("ATTEMPT", "METHOD", "RESULT", "REASON", "SHOWN", "SCANNED", "CONNECTED", "ENDED")
+        output.table(header, _history(history, now))
+
+
+def told(session: Session, *, everything: bool) -> list[Condition]:
+    """The conditions whose messages are worth reading, one of each reason, what a person must act on first."""
+    found: dict[str, Condition] = {}
+    for condition in sorted(session.conditions, key=lambda condition: condition.type != ConditionType.STALLED):
+        abnormal = condition.is_true == (condition.type in (ConditionType.STALLED, ConditionType.RECONCILING))
+        shown = condition.type == ConditionType.QR_READY and condition.is_true
+        if everything or shown or (abnormal and condition.reason != Reason.NOT_NEEDED):
+            found.setdefault(condition.reason, condition)
+    return list(found.values())
 
 
 def facts(session: Session, now: datetime, *, wide: bool = False) -> Iterator[tuple[str, str]]:
@@ -195,20 +200,6 @@ def _history(found: Sequence[dict[str, Any]], now: datetime) -> list[list[str | 
         ]
         for attempt in reversed(found)
     ]
-
-
-def remedies(session: Session) -> Iterator[str]:
-    """What a person can do, each once, with the command of this plugin that does it."""
-    told: set[str] = set()
-    for found in sorted(session.conditions, key=lambda condition: condition.type != ConditionType.STALLED):
-        wrong = found.is_true == (found.type in (ConditionType.STALLED, ConditionType.RECONCILING))
-        waits = found.type == ConditionType.QR_READY and found.is_true
-        if found.remedy and (wrong or waits) and found.remedy not in told:
-            told.add(found.remedy)
-            yield f"{found.reason}: {found.remedy}"
-            if (command := command_of(found.reason, session.name, session.namespace)) and command not in told:
-                told.add(command)
-                yield f"  {command}"
 
 
 def document(session: Session) -> dict[str, Any]:

@@ -236,7 +236,7 @@ class Follower:
                 sight = judge(session, now, asked)
                 if sight.stage is Stage.DONE:
                     return session
-                if sight.stage is Stage.SHOW:
+                if sight.stage is Stage.SHOW and self._output.is_terminal:
                     shown = await look(self._cluster, name)
             except NotFoundError:
                 raise CliError(f"session {name} is gone", code=Exit.NOT_FOUND) from None

@@ -10,16 +10,16 @@ from rich.text import Text
 from whatsapp_operator.api.names import API_VERSION, GROUP, KIND
 from whatsapp_operator.api.reasons import ConditionType
 from whatsapp_operator.cli.cluster import Cluster
-from whatsapp_operator.cli.output import Format, Output, either, phase, status, stripped
+from whatsapp_operator.cli.output import Format, Output, aligned, either, phase, status, stripped
 from whatsapp_operator.cli.reading import Session
 from whatsapp_operator.cli.words import since
 from whatsapp_operator.kube.client import SESSIONS, Object
 from whatsapp_operator.kube.errors import GoneError, UnreachableError
 
 WATCH_SECONDS: Final = 240
-_GAP: Final = 3
-_SHORT: Final = ("NAME", "TENANT", "PHONE", "PHASE", "QR", "PAIRED", "CONNECTED", "PRIMARY", "AGE", "REASON")
-_WIDE: Final = ("LINKED", "NODE", "RESTARTS", "SINCE", "MESSAGE")
+_SHORT: Final = ("NAME", "TENANT", "PHONE", "PHASE", "REASON", "AGE")
+_WIDE: Final = ("LINKED", "PRIMARY", "QR", "PAIRED", "CONNECTED", "SINCE", "NODE", "RESTARTS", "MESSAGE")
+_TOLD: Final = (ConditionType.QR_READY, ConditionType.AUTH_PAIRED, ConditionType.CONNECTED)
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -42,30 +42,24 @@ class Wanted:
     def row(self, item: Object, now: datetime) -> list[str | Text]:
         session = Session(item)
         ready = session.condition(ConditionType.READY)
-        qr, paired, connected = (
-            session.condition(kind).status
-            for kind in (ConditionType.QR_READY, ConditionType.AUTH_PAIRED, ConditionType.CONNECTED)
-        )
         cells: list[str | Text] = [session.namespace] if self.everywhere else []
         cells += [
             session.name,
             either(session.spec.get("tenant")),
             either(session.spec.get("phone")),
             phase(session.phase),
-            status(qr),
-            status(paired),
-            status(connected),
-            "true" if session.status.get("primary") else "false",
-            since(item["metadata"].get("creationTimestamp"), now),
             either(ready.reason),
+            since(item["metadata"].get("creationTimestamp"), now),
         ]
         if self.wide:
             pod = session.part("pod")
             cells += [
                 either(session.status.get("phone")),
+                "true" if session.status.get("primary") else "false",
+                *(status(session.condition(kind).status) for kind in _TOLD),
+                since(session.part("connection").get("since"), now),
                 either(pod.get("node")),
                 str(pod.get("restarts") or 0),
-                since(session.part("connection").get("since"), now),
                 either(ready.message),
             ]
         return cells
@@ -141,12 +135,8 @@ class _Follower:
             cells = self._wanted.row(item, await self._cluster.now())
             if deleted:
                 cells[self._wanted.header.index("PHASE")] = Text("Deleted", "dim")
-            line = Text()
-            for cell, width in zip(cells, self._widths, strict=True):
-                text = cell if isinstance(cell, Text) else Text(cell)
-                line.append_text(text).append(" " * (width - text.cell_len + _GAP))
-            line.rstrip()
-            self._output.line(line)
+            row = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
+            self._output.line(aligned(row, self._widths), whole=True)
 
 
 def _whole(item: Object) -> Object:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Final
@@ -11,13 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from whatsapp_operator.api.reasons import Phase
+from whatsapp_operator.api.reasons import ConditionType, Phase
 from whatsapp_operator.cli.exits import CliError
 from whatsapp_operator.cli.words import NOTHING, plain
 
+# Between two columns.
+GAP: Final = 3
 # Wider than any line: what is no terminal neither wraps nor cuts.
 _UNBOUNDED: Final = 100_000
 _STATUS_STYLES: Final = {"True": "green", "False": "", "Unknown": "yellow"}
+_ABNORMAL_STYLES: Final = {ConditionType.STALLED: "red", ConditionType.RECONCILING: "cyan"}
 _PHASE_STYLES: Final = {
     Phase.CONNECTED: "green",
     Phase.STALLED: "red",
@@ -87,6 +91,16 @@ class Output:
         """Wrapped at words on a terminal, unless it is to be copied as a whole."""
         self.console.print(text, soft_wrap=whole or not self.is_terminal)
 
+    def paragraph(self, text: str, indent: int) -> None:
+        """Wrapped at words and indented as a whole; one line where this is no terminal."""
+        margin = " " * indent
+        width = max(20, self.console.width - 1)
+        lines = textwrap.wrap(
+            plain(text), width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
+        )
+        for line in lines:
+            self.line(line, whole=True)
+
     def say(self, text: str | Text) -> None:
         # A command is to be copied as it stands: it is indented, and left to the terminal to be broken.
         self.errors.print(text, soft_wrap=str(text).startswith(" "))
@@ -99,32 +113,47 @@ class Output:
     def document(self, found: Any, form: Format) -> None:
         """As JSON or YAML, without anything of the terminal's."""
         if form is Format.JSON:
-            sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+            self.console.file.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         else:
-            sys.stdout.write(yaml.safe_dump(found, sort_keys=False, width=_UNBOUNDED, allow_unicode=True))
+            self.console.file.write(yaml.safe_dump(found, sort_keys=False, width=_UNBOUNDED, allow_unicode=True))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str | Text]], *, last_wraps: bool = False) -> None:
-        """Aligned columns without lines, as kubectl's; on a terminal the last one gets what is left of the width."""
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", show_edge=False)
-        for index, title in enumerate(header):
-            last = index == len(header) - 1
-            table.add_column(title, no_wrap=not (last and last_wraps), overflow="fold" if last_wraps else "ellipsis")
-        for row in rows:
-            table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
-        if self.is_terminal:
-            self.console.print(table)
+        """Aligned columns without lines, as kubectl's.
+
+        Where the last one wraps, it gets what is left of a terminal's width; else lines may be longer than that.
+        """
+        lines = [[Text(title, "bold") for title in header]]
+        lines += [[cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row] for row in rows]
+        if not (self.is_terminal and last_wraps):
+            widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
+            for line in lines:
+                self.line(aligned(line, widths), whole=True)
             return
-        with self.console.capture() as capture:
-            self.console.print(table)
-        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_edge=False, show_header=False)
+        for index in range(len(header)):
+            table.add_column(no_wrap=index < len(header) - 1, overflow="fold")
+        for line in lines:
+            table.add_row(*line)
+        self.console.print(table)
+
+
+def aligned(cells: Iterable[Text], widths: Iterable[int]) -> Text:
+    """One row, without blanks at its end."""
+    row = Text()
+    for cell, width in zip(cells, widths, strict=True):
+        row.append_text(cell).append(" " * (width - cell.cell_len + GAP))
+    row.rstrip()
+    return row
 
 
 def phase(text: str) -> Text:
     return Text(plain(text), _PHASE_STYLES.get(text, ""))  # type: ignore[call-overload]
 
 
-def status(text: str) -> Text:
-    return Text(plain(text), _STATUS_STYLES.get(text, ""))
+def status(text: str, kind: str = "") -> Text:
+    """Of a condition of that type."""
+    abnormal = _ABNORMAL_STYLES.get(kind) if text == "True" else None  # type: ignore[call-overload]
+    return Text(plain(text), abnormal or _STATUS_STYLES.get(text, ""))
 
 
 def stripped(found: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.cli.test_linking import READY, SHOWS, changed, condition, session
 from whatsapp_operator.api.reasons import EXPLANATIONS, ConditionType, Reason, sentence
-from whatsapp_operator.cli.describing import document, facts, remedies, summary
+from whatsapp_operator.cli.describing import document, facts, summary, told
 from whatsapp_operator.cli.reading import Session, command_of, remedy_of
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -34,20 +34,16 @@ def test_conditions_come_in_the_order_of_a_life() -> None:
     assert [item.type for item in found] == [*ConditionType, "Later"]
 
 
-def test_each_remedy_is_told_once_with_its_command() -> None:
+def test_each_reason_that_is_worth_reading_is_told_once() -> None:
     reason = Reason.ATTEMPTS_EXHAUSTED
-    found = list(
-        remedies(
-            session(
-                condition("QRReady", "False", reason),
-                condition("Ready", "False", reason),
-                condition("Stalled", "True", reason),
-            )
-        )
-    )
-    assert found == [f"{reason}: {EXPLANATIONS[reason].remedy}", "  kubectl wa relink support -n shop"]
-    assert list(remedies(READY)) == []
-    assert any(line.strip().startswith("kubectl wa link support") for line in remedies(SHOWS))
+    kinds = (("Ready", "False"), ("QRReady", "False"), ("Stalled", "True"))
+    exhausted = session(*(condition(kind, status, reason) for kind, status in kinds))
+    assert [(found.type, found.reason) for found in told(exhausted, everything=False)] == [("Stalled", reason)]
+    assert told(READY, everything=False) == []
+    assert [found.reason for found in told(READY, everything=True)] == [Reason.CONNECTED]
+    assert [found.reason for found in told(SHOWS, everything=False)] == [Reason.QR_AVAILABLE, Reason.WAITING_FOR_SCAN]
+    paired = session(condition("QRReady", "False", Reason.NOT_NEEDED), condition("Ready", "True", Reason.CONNECTED))
+    assert told(paired, everything=False) == []
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if "forceRelink" in EXPLANATIONS[reason].remedy])

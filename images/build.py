@@ -166,17 +166,7 @@ def _build(image: Image, reference: str, parent: Built | None, root: Path, cache
     if not sizes.is_file():
         print(f"building {image.name}", flush=True)
         began = time.monotonic()
-        build_args = {"VERSION": version(root)}
-        if parent:
-            build_args["SESSION_IMAGE"] = f"oci-archive:{parent.archive}"
-        images.build(
-            root,
-            reference,
-            dockerfile=root / image.dockerfile,
-            target=image.target,
-            build_args=build_args,
-            archive=archive,
-        )
+        build_archive(image, reference, archive, root, parent)
         contents = read_contents(archive)
         check(image, contents)
         sizes.write_text(json.dumps({"unpacked": contents.unpacked, "compressed": contents.compressed}))
@@ -184,6 +174,23 @@ def _build(image: Image, reference: str, parent: Built | None, root: Path, cache
         _drop_old_archives(image, cache)
     archive.touch()
     return Built(reference, archive, **json.loads(sizes.read_text()))
+
+
+def build_archive(
+    image: Image, reference: str, archive: Path, root: Path, parent: Built | None = None, *, cached: bool = True
+) -> None:
+    build_args = {"VERSION": version(root)}
+    if parent:
+        build_args["SESSION_IMAGE"] = f"oci-archive:{parent.archive}"
+    images.build(
+        root,
+        reference,
+        dockerfile=root / image.dockerfile,
+        target=image.target,
+        build_args=build_args,
+        archive=archive,
+        cached=cached,
+    )
 
 
 def _drop_old_archives(image: Image, cache: Path) -> None:

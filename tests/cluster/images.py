@@ -104,11 +104,12 @@ def build(
     build_args: Mapping[str, str] | None = None,
     target: str | None = None,
     archive: Path | None = None,
+    cached: bool = True,
 ) -> Path:
     """Builds a Dockerfile (default: `context`/Dockerfile) and returns the OCI archive of the image, named `tag` in it.
 
     `archive` is where to put it, by default in a file of this checkout and `tag`. `BASE_IMAGE` is the Debian base
-    unless `build_args` names another: a reference, or `oci-archive:FILE`. Steps are cached between builds. A RUN step
+    unless `build_args` names another: a reference, or `oci-archive:FILE`. Steps are cached between builds, if `cached`. A RUN step
     can mount this machine's pip index settings and CA certificates, the secrets `pip.conf` (at /etc/pip.conf) and
     `ca-certificates` (at its default place); the image holds nothing of them.
     Raises ClusterError if the build fails or this user is not root.
@@ -130,6 +131,8 @@ def build(
         command += ["--secret", f"id={PIP_CONF_SECRET},src={pip_conf}"]
         if SYSTEM_CA_BUNDLE.exists():
             command += ["--secret", f"id={CA_SECRET},src={SYSTEM_CA_BUNDLE}"]
+        if not cached:
+            command += ["--no-cache"]
         if target:
             command += ["--target", target]
         for name, value in arguments.items():

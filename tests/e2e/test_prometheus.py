@@ -127,8 +127,11 @@ def test_all_that_is_scraped_is_documented_and_holds_no_number(prometheus: Prome
 
 
 def test_replicas_and_session_pods_are_scraped(prometheus: Prometheus) -> None:
-    leaders = [series.values[-1][1] for series in prometheus.now("whatsapp_operator_leader")]
-    assert sorted(leaders) == [0, 1]
+    def leaders() -> list[float]:
+        return sorted(series.values[-1][1] for series in prometheus.now("whatsapp_operator_leader"))
+
+    # A replica that another test has replaced is forgotten after some seconds.
+    eventually(lambda: leaders() == [0, 1], "one leads and one stands by")
     everywhere = prometheus.now("last_over_time(whatsapp_session_connected[1h])")
     assert everywhere
     for series in everywhere:
@@ -139,7 +142,7 @@ def test_replicas_and_session_pods_are_scraped(prometheus: Prometheus) -> None:
 
 def test_the_data_are_those_of_the_run(over: Over) -> None:
     led = {series.labels["pod"] for series in over("whatsapp_operator_leader == 1")}
-    assert len(led) > 2, "one was killed, and all were rolled out"
+    assert len(led) >= 2, "one was killed"
     [disconnects] = over("sum(max_over_time(whatsapp_session_disconnects_total[1h]))")
     assert disconnects.values[-1][1] > 0, "workers were killed"
     phases = {series.labels["phase"] for series in over(f"{rules.BY_PHASE} > 0")}
@@ -159,10 +162,24 @@ def counted(prometheus: Prometheus) -> dict[tuple[str, ...], int]:
     return found
 
 
+def going(scenario: Scenario) -> list[str]:
+    """The sessions that are being deleted, with their namespace or without."""
+    namespaces = scenario.api.get("/api/v1/namespaces")["items"]
+    ending = {found["metadata"]["name"] for found in namespaces if "deletionTimestamp" in found["metadata"]}
+    sessions = scenario.api.get(f"/apis/{names.API_VERSION}/{names.PLURAL}")["items"]
+    return [
+        found["metadata"]["name"]
+        for found in sessions
+        if "deletionTimestamp" in found["metadata"] or found["metadata"]["namespace"] in ending
+    ]
+
+
 def test_pairings_are_counted_as_they_happen(prometheus: Prometheus, scenario: Scenario, new_phone: Phones) -> None:
     by_qr, by_code, another = new_phone(), new_phone(), new_phone()
     for phone in (by_code, another):
         scenario.simulator.add_phone(phone)
+    # What goes with the namespaces of other tests may count, too.
+    eventually(lambda: not going(scenario), "no other session is being deleted", seconds=120)
     before = counted(prometheus)
     with scenario.watching("by-qr") as qr, scenario.watching("by-code") as code, scenario.watching("wrong") as wrong:
         scenario.apply(scenario.manifest("by-qr", phone=by_qr))

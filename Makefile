@@ -32,6 +32,7 @@ lock: ## Lock the requirements again after a change of pyproject.toml.
 	$(LOCK) --extra operator -c requirements/dev.txt -o requirements/operator.txt
 	$(LOCK) --extra session -c requirements/dev.txt -o requirements/session.txt
 	$(LOCK) --group simulator -c requirements/dev.txt -o requirements/simulator.txt
+	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 
 .PHONY: lint
 lint: venv ## Check format, lint, types and the direction of imports.
@@ -51,6 +52,7 @@ docs: venv ## Generate the pages that follow from the code, and build the site i
 	$(PY) -m tests.documentation.api > docs/api.md
 	$(PY) -m tests.documentation.options > docs/options.md
 	$(PY) -m charts.observability
+	$(PY) -m charts.readme
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: format
@@ -68,8 +70,8 @@ test: ## Run everything, fast to slow: lint, unit, integration, end to end; take
 
 .PHONY: test-unit
 test-unit: venv ## Test the pure parts; no network, no root.
-	$(PY) -m tests.cluster build prometheus
-	$(PYTEST) tests/unit tests/release tests/observability -n 2
+	$(PY) -m tests.cluster build prometheus helm
+	$(PYTEST) tests/unit tests/release tests/observability tests/chart -n 2
 
 .PHONY: test-integration
 test-integration: venv ## Test against a real API server, and a real neonize against the simulator.

@@ -169,6 +169,11 @@ run: deploy ## Run the operator outside the cluster, in place of the one inside 
 audit: venv ## Fail on locked packages with known vulnerabilities, or when no database answers (OSV_URL, OSV_DATABASE).
 	$(PY) -m images.audit $(if $(OSV_URL),--osv-url $(OSV_URL)) $(if $(OSV_DATABASE),--database $(OSV_DATABASE))
 
+.PHONY: release
+release: venv ## Build all that is released of VERSION=x.y.z into dist/release, the images for REGISTRY (docs/release.md).
+	@test -n "$(VERSION)" || { echo "say which: make release VERSION=x.y.z" >&2; exit 1; }
+	$(PY) -m images.release $(VERSION) $(if $(REGISTRY),--registry $(REGISTRY))
+
 .PHONY: clean
 clean: ## Remove what make made in this checkout (the user's caches stay, see CONTRIBUTING.md).
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -38,6 +38,8 @@ class Package:
     architecture: str = ""
     source: str = ""
     """Of a Debian package: the source package; of a Go module: the file that holds it."""
+    checksum: str = ""
+    """Of a Go module, as in go.sum."""
 
     @property
     def purl(self) -> str:
@@ -182,20 +184,20 @@ def _debian(files: Files) -> Iterator[Package]:
 def _go(files: Files) -> Iterator[Package]:
     for path in sorted(files.contents):
         if path.endswith(".so"):
-            for module, version in go_modules(files.contents[path]):
-                yield Package("golang", module, version, GO_LICENCES.get(module, ""), source=path)
+            for module, version, checksum in go_modules(files.contents[path]):
+                yield Package("golang", module, version, GO_LICENCES.get(module, ""), source=path, checksum=checksum)
 
 
-def go_modules(library: bytes) -> list[tuple[str, str]]:
-    """(module, version) of all that a library written in Go was linked from, the standard library included."""
+def go_modules(library: bytes) -> list[tuple[str, str, str]]:
+    """(module, version, checksum) of what a library written in Go was linked from, the standard library included."""
     start = library.find(GO_BUILD_INFO)
     if start < 0:
         return []
     toolchain, rest = _go_string(library, start + 32)
     listing, _ = _go_string(library, rest)
     lines = (line.split(b"\t") for line in listing[GO_SENTINEL:-GO_SENTINEL].splitlines())
-    found = [(words[1].decode(), words[2].decode()) for words in lines if words[0] in (b"dep", b"=>")]
-    return [("std", toolchain.decode().removeprefix("go")), *found]
+    found = [tuple(word.decode() for word in words[1:4]) for words in lines if words[0] in (b"dep", b"=>")]
+    return [("std", toolchain.decode().removeprefix("go"), ""), *((name, version, h1) for name, version, h1 in found)]
 
 
 def _go_string(data: bytes, at: int) -> tuple[bytes, int]:

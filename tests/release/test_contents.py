@@ -120,7 +120,8 @@ def test_the_licence_file_has_each_text_once_and_the_reason_of_an_exception(tmp_
 
 def test_what_neonize_is_linked_from_is_known_by_name_and_licence() -> None:
     (library,) = Path(neonize.__file__).parent.glob("*.so")
-    modules = dict(inventory.go_modules(library.read_bytes()))
+    modules = {name: checksum for name, _, checksum in inventory.go_modules(library.read_bytes())}
+    assert modules["go.mau.fi/whatsmeow"].startswith("h1:")
     assert {"std", "go.mau.fi/whatsmeow", "go.mau.fi/libsignal"} <= modules.keys()
     assert modules.keys() == licences.GO_LICENCES.keys()
 

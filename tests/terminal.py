@@ -5,6 +5,7 @@ import copy
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import termios
@@ -57,7 +58,7 @@ class Terminal:
         self.raw = b""
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        told = {**os.environ, "TERM": "xterm-256color", **(environment or {})}
+        told = {**os.environ, "TERM": "xterm-256color", "PYTHONFAULTHANDLER": "1", **(environment or {})}
         for unwanted in ("COLUMNS", "LINES", "COLORTERM", "NO_COLOR", "FORCE_COLOR"):
             if unwanted not in (environment or {}):
                 told.pop(unwanted, None)
@@ -136,8 +137,18 @@ class Terminal:
             raise AssertionError(f"no QR on the screen:\n{self.text}") from None
 
     def ended(self, *, seconds: float = 60) -> int:
-        """The exit code, at the end, when all that was written is on the screen."""
-        code = self._process.wait(timeout=seconds)
+        """The exit code, at the end, when all that was written is on the screen.
+
+        Raises:
+            AssertionError: it has not ended; with what it was about, if it is a Python.
+        """
+        try:
+            code = self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)
+            self._process.wait()
+            self._reader.join()
+            raise AssertionError(f"it has not ended within {seconds} s:\n{self.text}") from None
         self._reader.join()
         return code
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from whatsapp_operator import __version__
 from whatsapp_operator.api import names
 from whatsapp_operator.api.reasons import ConditionType, PairingMethod
 from whatsapp_operator.cli import describing, doctor, linking, listing, report, screen
@@ -24,7 +25,6 @@ from whatsapp_operator.cli.output import Format, Output
 from whatsapp_operator.cli.reading import Session, command_of
 from whatsapp_operator.cli.refusals import explain
 from whatsapp_operator.cli.shown import Shown
-from whatsapp_operator.cli.version import version
 from whatsapp_operator.cli.wish import Wish
 from whatsapp_operator.cli.words import countdown, plain
 from whatsapp_operator.kube.client import PODS, SESSIONS
@@ -153,7 +153,7 @@ def _ended(output: Output, work: Callable[[], Coroutine[Any, Any, None]]) -> int
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"kubectl-wa {version()}")
+        typer.echo(f"kubectl-wa {__version__}")
         raise typer.Exit
 
 

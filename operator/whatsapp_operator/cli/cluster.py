@@ -1,6 +1,7 @@
 """The API server as the kubeconfig of the person names it."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -32,6 +33,8 @@ from whatsapp_operator.kube.errors import KubeError, UnreachableError, from_resp
 
 FIELD_MANAGER: Final = "kubectl-wa"
 DEFAULT_KUBECONFIG: Final = "~/.kube/config"
+# Seconds.
+_GOODBYE: Final = 1.0
 REVIEWS: Final = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
 
 
@@ -189,4 +192,7 @@ async def connected(choice: Choice) -> AsyncIterator[Cluster]:
     finally:
         refresher.cancel()
         await asyncio.gather(refresher, return_exceptions=True)
-        await cluster.close()
+        # A server that does not say goodbye is not waited for.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE):
+                await cluster.close()

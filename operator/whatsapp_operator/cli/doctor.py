@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
+from whatsapp_operator import __version__
 from whatsapp_operator.api import names
 from whatsapp_operator.api.crd import schema_of
 from whatsapp_operator.api.models import WhatsAppSessionSpec, WhatsAppSessionStatus
@@ -16,7 +17,6 @@ from whatsapp_operator.cli.cluster import Cluster
 from whatsapp_operator.cli.output import Format, Output
 from whatsapp_operator.cli.reading import Session, command_of
 from whatsapp_operator.cli.refusals import missing_right
-from whatsapp_operator.cli.version import version
 from whatsapp_operator.cli.words import age, ago, count, parse_time, plain
 from whatsapp_operator.kube.client import LEASES, PERSISTENT_VOLUME_CLAIMS, PODS, SECRETS, SESSIONS, Object, Resource
 from whatsapp_operator.kube.errors import ForbiddenError, KubeError, NotFoundError
@@ -422,8 +422,8 @@ def operator_runs(deployment: Object) -> Check:
     namespace = deployment["metadata"]["namespace"]
     if not ready:
         return Check("operator", Result.BROKEN, found, *_operator_log(namespace))
-    if theirs and version() not in ("unknown", theirs):
-        return Check("operator", Result.WARNING, f"{found}, version {theirs}; the plugin is {version()}")
+    if theirs and theirs != __version__:
+        return Check("operator", Result.WARNING, f"{found}, version {theirs}; the plugin is {__version__}")
     return Check("operator", Result.OK if ready >= wanted else Result.WARNING, found)
 
 

@@ -11,12 +11,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
+from whatsapp_operator import __version__
 from whatsapp_operator.api import names
 from whatsapp_operator.cli import doctor, redact
 from whatsapp_operator.cli.cluster import Cluster
 from whatsapp_operator.cli.doctor import DEPLOYMENTS, Doctor
 from whatsapp_operator.cli.refusals import explain
-from whatsapp_operator.cli.version import version
 from whatsapp_operator.kube.client import EVENTS, PERSISTENT_VOLUME_CLAIMS, PODS, SESSIONS, Object
 from whatsapp_operator.kube.errors import KubeError, NotFoundError
 
@@ -83,7 +83,7 @@ async def collect(cluster: Cluster, wanted: Sequence[str], operator_namespace: s
     bundle, now = Bundle(), await cluster.now()
     what = ", ".join(wanted) or "all sessions"
     bundle.files["README.txt"] = _ABOUT.format(
-        version=version(), now=f"{now:%Y-%m-%d %H:%M:%SZ}", what=f"{what} in namespace {cluster.namespace}"
+        version=__version__, now=f"{now:%Y-%m-%d %H:%M:%SZ}", what=f"{what} in namespace {cluster.namespace}"
     )
     physician = Doctor(cluster, operator_namespace)
     found = {"cluster": doctor.document(await physician.cluster()), "sessions": {}}
@@ -193,7 +193,7 @@ async def _versions(cluster: Cluster, deployments: Sequence[Object]) -> str:
         "kubernetes": server.get("gitVersion"),
         "platform": server.get("platform"),
         "operator": images,
-        "plugin": version(),
+        "plugin": __version__,
         "python": platform.python_version(),
         "definition": f"{SESSIONS.group}/{SESSIONS.version}",
     }

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.apiserver import ROOT
+from whatsapp_operator import __version__
 from whatsapp_operator.cli import __main__ as entry
 from whatsapp_operator.cli.app import app
 from whatsapp_operator.cli.exits import Exit
-from whatsapp_operator.cli.version import version
 
 COMMANDS = ("link", "qr", "code", "status", "list", "relink", "suspend", "resume", "logs", "report", "doctor")
 
@@ -49,4 +49,4 @@ def test_a_wrong_line_is_a_usage_error(arguments: list[str]) -> None:
 
 def test_the_version_is_told() -> None:
     told = CliRunner().invoke(app, ["--version"])
-    assert (told.exit_code, told.stdout) == (Exit.OK, f"kubectl-wa {version()}\n")
+    assert (told.exit_code, told.stdout) == (Exit.OK, f"kubectl-wa {__version__}\n")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from charts.render import CHART
+from tests.e2e.release import Release
 from tests.scenario import Scenario
 from tests.target import Target, live_target
 
@@ -51,6 +53,15 @@ def whole_run(request: pytest.FixtureRequest) -> datetime:
 @pytest.fixture(scope="session")
 def target() -> Target:
     return live_target()
+
+
+@pytest.fixture
+def release(target: Target) -> Iterator[Release]:
+    """It is at the end what it was."""
+    found = Release(target)
+    values = found.values()
+    yield found
+    found.upgrade(CHART, values)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The operator is upgraded, rolled back, uninstalled and installed again by Helm under 20 connected sessions."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +13,9 @@ import pytest
 import yaml
 
 from charts.render import CHART, CLAIM_KEY, NAMESPACE, RELEASE
-from charts.render import helm as helm_command
 from tests.apiserver import Seen, Watch, conditions, secrets_path, sessions_path
 from tests.cluster import images
+from tests.e2e.release import Release
 from tests.e2e.test_rollout import DEPLOYMENT, Deployment
 from tests.scenario import Scenario, has_condition
 from tests.target import Target
@@ -32,47 +31,14 @@ CLAIMS = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 DEFINITION = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{names.PLURAL}.{names.GROUP}"
 
 
-@dataclass(frozen=True)
-class Helm:
-    """The command line, bound to the target and the operator's namespace; raises HelmError."""
-
-    target: Target
-
-    def run(self, *arguments: str, stdin: str | None = None) -> str:
-        kubectl = self.target.kubectl
-        context = [f"--kube-context={kubectl.context}"] if kubectl.context else []
-        environment = {"KUBECONFIG": kubectl.kubeconfig}
-        bound = (*arguments, f"--namespace={NAMESPACE}", *context)
-        return helm_command(*bound, stdin=stdin, environment=environment, seconds=240)
-
-    def values(self) -> dict[str, Any]:
-        """What the release was installed with."""
-        found: dict[str, Any] = json.loads(self.run("get", "values", RELEASE, "--output=json"))
-        return found
-
-    def upgrade(self, chart: Path, values: dict[str, Any]) -> None:
-        """Installs the chart, or upgrades to it, and waits until it runs."""
-        told = json.dumps(values)
-        self.run("upgrade", "--install", RELEASE, str(chart), "--values=-", "--wait", "--timeout=180s", stdin=told)
-
-
 @pytest.fixture
-def helm(target: Target) -> Iterator[Helm]:
-    """Whose release is at the end what it was."""
-    found = Helm(target)
-    values = found.values()
-    yield found
-    found.upgrade(CHART, values)
-
-
-@pytest.fixture
-def previous(helm: Helm, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def previous(release: Release, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """The chart as a former version, packaged, and values that name the operator's image differently."""
     shutil.copytree(CHART, tmp_path / RELEASE)
     described = yaml.safe_load((CHART / "Chart.yaml").read_text())
     (tmp_path / RELEASE / "Chart.yaml").write_text(yaml.safe_dump({**described, "version": "0.0.1"}))
-    helm.run("package", str(tmp_path / RELEASE), f"--destination={tmp_path}")
-    values = helm.values()
+    release.run("package", str(tmp_path / RELEASE), f"--destination={tmp_path}")
+    values = release.values()
     image = values["operator"]["image"]
     images.tag(f"{image['repository']}:{image['tag']}", f"{image['repository']}:previous")
     operator = {**values["operator"], "image": {**image, "tag": "previous"}}
@@ -166,23 +132,23 @@ def unnoticed(fleet: Fleet) -> Iterator[None]:
 
 
 def test_a_life_of_the_release(
-    helm: Helm, previous: tuple[Path, dict[str, Any]], fleet: Fleet, target: Target, scenario: Scenario
+    release: Release, previous: tuple[Path, dict[str, Any]], fleet: Fleet, target: Target, scenario: Scenario
 ) -> None:
-    values = helm.values()
+    values = release.values()
     # Sessions come up while the operator is replaced, too.
     with ThreadPoolExecutor(1) as installing:
-        installed = installing.submit(helm.upgrade, *previous)
+        installed = installing.submit(release.upgrade, *previous)
         fleet.connect()
         installed.result()
     former = target.api.get(DEPLOYMENT)["spec"]["template"]
 
     with unnoticed(fleet):
-        helm.upgrade(CHART, values)
+        release.upgrade(CHART, values)
         assert target.api.get(DEPLOYMENT)["spec"]["template"] != former
         looked_at_all(target)
 
     with unnoticed(fleet):
-        helm.run("rollback", RELEASE, "--wait", "--timeout=180s")
+        release.run("rollback", RELEASE, "--wait", "--timeout=180s")
         assert target.api.get(DEPLOYMENT)["spec"]["template"] == former
         looked_at_all(target)
 
@@ -190,10 +156,10 @@ def test_a_life_of_the_release(
     eventually(fleet.settled, "all pairings have lasted", seconds=60)
     with unnoticed(fleet):
         before = lasting(target, scenario)
-        helm.run("uninstall", RELEASE, "--wait", "--timeout=180s")
+        release.run("uninstall", RELEASE, "--wait", "--timeout=180s")
         assert target.api.find(DEPLOYMENT) is None
         assert lasting(target, scenario) == before
-        helm.upgrade(CHART, values)
+        release.upgrade(CHART, values)
         looked_at_all(target)
         assert lasting(target, scenario) == before
         scenario.apply(fleet.manifest("s00", pairing={"attempts": 5}))

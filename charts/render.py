@@ -65,8 +65,12 @@ def render(
     Raises:
         HelmError: values or chart are wrong.
     """
-    text = _template(json.dumps({"claimKey": {"existingSecret": CLAIM_KEY}} | dict(values or {})), release, namespace)
+    text = _template(_values(values), release, namespace)
     return [found for found in yaml.load_all(text, yaml.CSafeLoader) if found is not None]
+
+
+def _values(values: Mapping[str, Any] | None) -> str:
+    return json.dumps({"claimKey": {"existingSecret": CLAIM_KEY}} | dict(values or {}))
 
 
 @lru_cache
@@ -76,7 +80,7 @@ def _template(values: str, release: str, namespace: str) -> str:
 
 def manifest(values: Mapping[str, Any] | None = None) -> str:
     """All that is installed, the namespace first, as one document for kubectl; the claim key is the user's to make."""
-    return yaml.dump_all([NAMESPACE_OBJECT, *render(values)], Dumper=yaml.CSafeDumper, sort_keys=False, width=1000)
+    return yaml.safe_dump(NAMESPACE_OBJECT, sort_keys=False) + _template(_values(values), RELEASE, NAMESPACE)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,11 @@ def chart_values(images: Mapping[str, str]) -> dict[str, Any]:
     return {"operator": {"image": image("operator")}, "session": {"image": image("session-simulator")}}
 
 
+def printed(values: Mapping[str, Any]) -> str:
+    """As YAML, with quotes: Helm reads a tag such as 17663571e210 as a number, which PyYAML does not expect."""
+    return yaml.safe_dump(values, default_style='"')
+
+
 def deploy_operator(target: Target, images: Mapping[str, str]) -> None:
     """Installs or upgrades the chart, and waits until the operator is rolled out. May be repeated.
 
@@ -83,7 +88,7 @@ def main() -> int:
     try:
         images = image_references()
         if options.values:
-            print(yaml.safe_dump(chart_values(images)), end="")  # noqa: T201
+            print(printed(chart_values(images)), end="")  # noqa: T201
             return 0
         target = live_target()
         deploy_operator(target, images)

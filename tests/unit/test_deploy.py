@@ -1,7 +1,7 @@
 import pytest
 
 from tests.cluster.errors import ClusterError
-from tests.deploy import chart_values, image_references
+from tests.deploy import chart_values, image_references, printed
 
 
 def test_the_local_cluster_runs_the_images_of_this_checkout() -> None:
@@ -27,3 +27,7 @@ def test_the_values_name_the_images_and_nothing_else() -> None:
         "operator": {"image": {"repository": "registry.example:5000/wa/operator", "tag": "1.0"}},
         "session": {"image": {"repository": "wa/session", "tag": "1.0"}},
     }
+
+
+def test_a_tag_that_looks_like_a_number_is_printed_as_a_string() -> None:
+    assert printed({"tag": "17663571e210"}) == '"tag": "17663571e210"\n'

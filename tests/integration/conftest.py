@@ -13,13 +13,21 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.control_plane import control_plane as run_control_plane
 from tests.integration.controller_stand_ins import live_api
 
-ON_A_CONTROL_PLANE = ("test_admission.py", "test_controller", "test_crd.py", "test_gitops.py")
+ON_A_CONTROL_PLANE = (
+    "test_admission.py",
+    "test_chart.py",
+    "test_cli.py",
+    "test_controller",
+    "test_crd.py",
+    "test_gitops.py",
+)
 # Workers with a control plane. They keep the processor busy; most of the tests without one wait.
 CONTROL_PLANES = 3
 # What is begun late, the others wait for. The first one goes alone, without its module.
 LONGEST_FIRST = (
     "test_controller_perturbations.py::test_a_crash_at_each_write",
     "test_controller_perturbations.py",
+    "test_cli.py",
     "test_controller_claims.py",
     "test_controller_replicas.py",
     "test_controller_oracle.py",

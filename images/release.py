@@ -139,8 +139,11 @@ def go_texts(contents: inventory.Inventory) -> dict[str, str]:
     return found
 
 
-def chart(root: Path, wanted: str, destination: Path, registry: str, digests: dict[str, str]) -> None:
-    """Packages the chart with the images' digests in its values, and renders it for kubectl."""
+def chart(root: Path, wanted: str, destination: Path, registry: str, digests: dict[str, str], epoch: str) -> None:
+    """Packages the chart with the images' digests in its values, and renders it for kubectl.
+
+    `epoch` is the time of the package's files, in seconds.
+    """
     with tempfile.TemporaryDirectory(prefix="chart-") as directory:
         copy = Path(directory) / render.CHART.name
         shutil.copytree(root / render.CHART.relative_to(CHECKOUT), copy)
@@ -157,19 +160,18 @@ def chart(root: Path, wanted: str, destination: Path, registry: str, digests: di
             if count != 1:
                 raise ReleaseError(f"values.yaml of the chart has no repository and digest of the {name} image")
         values.write_text(text)
-        # Helm wants a date in the archive's entries.
-        epoch = {"SOURCE_DATE_EPOCH": git(root, "log", "-1", "--format=%ct")}
-        render.helm("package", str(copy), "--destination", str(destination), environment=epoch)
+        environment = {"SOURCE_DATE_EPOCH": epoch}
+        render.helm("package", str(copy), "--destination", str(destination), environment=environment)
     images = {name: yaml.safe_load(text)[name]["image"] for name in RELEASED}
     manifest = render.manifest({name: {"image": image} for name, image in images.items()})
     (destination / f"whatsapp-operator-{wanted}.yaml").write_text(manifest)
 
 
-def wheel(root: Path, destination: Path) -> None:
+def wheel(root: Path, destination: Path, epoch: str) -> None:
     """Builds the package, of which `pip install 'whatsapp_operator-....whl[cli]'` makes the kubectl plugin."""
     command = ["uv", "build", "--wheel", "--quiet", "--out-dir", str(destination), "--no-create-gitignore"]
     command += ["--build-constraints", "requirements/build.txt", "--require-build-hashes"]
-    environment = os.environ | {"SOURCE_DATE_EPOCH": git(root, "log", "-1", "--format=%ct")}
+    environment = os.environ | {"SOURCE_DATE_EPOCH": epoch}
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
@@ -185,14 +187,15 @@ def checksums(directory: Path) -> str:
 
 def release(root: Path, wanted: str, registry: str) -> Path:
     prepare(root, wanted)
+    epoch = git(root, "log", "-1", "--format=%ct")
     target = root / DESTINATION
     target.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="release-", dir=target.parent) as directory:
         destination = Path(directory) / "release"
         destination.mkdir()
         digests = images(root, wanted, destination, registry)
-        chart(root, wanted, destination, registry, digests)
-        wheel(root, destination)
+        chart(root, wanted, destination, registry, digests, epoch)
+        wheel(root, destination, epoch)
         notes = version.sections((root / "CHANGELOG.md").read_text())[wanted]
         (destination / "CHANGES.md").write_text(f"{notes}\n")
         (destination / "SHA256SUMS").write_text(checksums(destination))

@@ -48,9 +48,12 @@ def problems(changelog: str) -> list[str]:
             for heading in re.findall(r"^### (.*)$", text, re.MULTILINE)
             if heading not in HEADINGS
         ]
-        for heading, entries in re.findall(r"^### (.*)\n((?:(?!### ).*\n?)*)", text, re.MULTILINE):
-            if not re.search(r"^- \S", entries, re.MULTILINE):
-                told.append(f"[{name}] has nothing under {heading!r}")
+        _, *parts = re.split(r"^### (.*)$", text, flags=re.MULTILINE)
+        told += [
+            f"[{name}] has nothing under {heading!r}"
+            for heading, entries in zip(parts[::2], parts[1::2], strict=True)
+            if not re.search(r"^- \S", entries, re.MULTILINE)
+        ]
         if text and not text.startswith("### "):
             told.append(f"[{name}] has text outside of the headings")
     versions = [key(name) for name in found if name != UNRELEASED]

@@ -139,7 +139,7 @@ class ApiServer:
 
     def apply(self, manifest: dict[str, Any]) -> Any:
         """Server-side apply of a whole object, as `kubectl apply --server-side --force-conflicts`."""
-        path = f"{self._path_of(manifest)}?fieldManager=tests&force=true"
+        path = f"{self.path_of(manifest)}?fieldManager=tests&force=true"
         return self.request("PATCH", path, manifest, APPLY_PATCH)
 
     def install(self) -> None:
@@ -169,7 +169,7 @@ class ApiServer:
         connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
         return connection.getresponse()
 
-    def _path_of(self, manifest: dict[str, Any]) -> str:
+    def path_of(self, manifest: dict[str, Any]) -> str:
         group = manifest["apiVersion"]
         base = f"/api/{group}" if "/" not in group else f"/apis/{group}"
         resource = next(

@@ -23,6 +23,8 @@ from whatsapp_operator.kube.errors import ForbiddenError, KubeError, NotFoundErr
 
 LEAST_VERSION: Final = (1, 32)
 OPERATOR_NAMESPACE: Final = "whatsapp-operator-system"
+# Of its Deployment and its pods, whatever the release is called.
+OPERATOR: Final = f"{names.LABEL_APP_PART_OF}=whatsapp-operator,{names.LABEL_APP_COMPONENT}=controller"
 LEADER_LEASE: Final = "whatsapp-operator-leader"
 POLICIES: Final = ("whatsapp-session-references", "whatsapp-session-secret", "whatsapp-session-status")
 # A pod reports a change within a second; it says nothing for as long as nothing changes.
@@ -284,8 +286,7 @@ class Doctor:
 
     async def _operator(self) -> Check:
         namespace = self._operator_namespace
-        selector = f"{names.LABEL_APP_NAME}=whatsapp-operator,{names.LABEL_APP_COMPONENT}=controller"
-        found, _ = await self._cluster.listed(DEPLOYMENTS, namespace, label_selector=selector)
+        found, _ = await self._cluster.listed(DEPLOYMENTS, namespace, label_selector=OPERATOR)
         if not found:
             remedy = "Install the operator, or name its namespace by --operator-namespace."
             return Check("operator", Result.BROKEN, f"there is no Deployment of it in namespace {namespace}", remedy)
@@ -312,8 +313,7 @@ def _not_seen(name: str, error: KubeError) -> Check:
 
 def _operator_log(namespace: str) -> tuple[str, str]:
     """Remedy and command."""
-    selector = f"{names.LABEL_APP_NAME}=whatsapp-operator"
-    return "Its log tells why, or the events of its pods:", f"kubectl logs -n {namespace} -l {selector} --prefix"
+    return "Its log tells why, or the events of its pods:", f"kubectl logs -n {namespace} -l {OPERATOR} --prefix"
 
 
 def _named(found: Object) -> str:

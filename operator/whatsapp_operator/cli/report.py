@@ -15,7 +15,7 @@ from whatsapp_operator import __version__
 from whatsapp_operator.api import names
 from whatsapp_operator.cli import doctor, redact
 from whatsapp_operator.cli.cluster import Cluster
-from whatsapp_operator.cli.doctor import DEPLOYMENTS, Doctor
+from whatsapp_operator.cli.doctor import DEPLOYMENTS, OPERATOR, Doctor
 from whatsapp_operator.cli.refusals import explain
 from whatsapp_operator.kube.client import EVENTS, PERSISTENT_VOLUME_CLAIMS, PODS, SESSIONS, Object
 from whatsapp_operator.kube.errors import KubeError, NotFoundError
@@ -115,18 +115,17 @@ async def _session(bundle: Bundle, cluster: Cluster, session: Object) -> None:
 
 
 async def _operator(bundle: Bundle, cluster: Cluster, namespace: str, keys: set[str]) -> None:
-    labels = f"{names.LABEL_APP_NAME}=whatsapp-operator,{names.LABEL_APP_COMPONENT}=controller"
     deployments: list[Object] = []
     pods: list[Object] = []
 
     async def read_deployments() -> str:
         nonlocal deployments
-        deployments, _ = await cluster.listed(DEPLOYMENTS, namespace, label_selector=labels)
+        deployments, _ = await cluster.listed(DEPLOYMENTS, namespace, label_selector=OPERATOR)
         return redact.document(deployments)
 
     async def read_pods() -> str:
         nonlocal pods
-        pods, _ = await cluster.listed(PODS, namespace, label_selector=labels)
+        pods, _ = await cluster.listed(PODS, namespace, label_selector=OPERATOR)
         return redact.document(pods)
 
     await bundle.add("operator/deployment.yaml", read_deployments)

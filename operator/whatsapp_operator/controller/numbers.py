@@ -1,5 +1,6 @@
 """What a phone number must be beyond its pattern: of a country, and as long as numbers of that country can be."""
 
+from functools import lru_cache
 from typing import Final
 
 import phonenumbers
@@ -10,6 +11,7 @@ from whatsapp_operator.api.phones import canonical
 _FORM: Final = "Write +, the country calling code, and the number as it is dialled from abroad."
 
 
+@lru_cache(maxsize=1024)
 def fault(phone: str) -> str | None:
     """What is wrong with a number that has E.164 form, and what to do; None if it may exist.
 

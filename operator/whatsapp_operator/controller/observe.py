@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from pydantic import ValidationError
@@ -19,6 +20,8 @@ from whatsapp_operator.controller.views import ClaimView, Key, SessionView
 HOLDER_SECONDS: Final = 60.0
 
 
+# For the steps of a pass: more than are worked on at the same time.
+@lru_cache(maxsize=32)
 def parse_session(view: SessionView) -> tuple[WhatsAppSession, str | None]:
     """The session, and why its spec cannot be used, naming the field.
 

@@ -276,7 +276,7 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan, now: datetime, *, ru
     )
     wanted = document(session, wish)
     try:
-        body = pod_object.build(session, options, wanted)
+        made = pod_object.hashes(session, options)
     except pod_object.InvalidTemplateError as error:
         wrong = Problem(Reason.INVALID_SPEC, conditions.told(Reason.INVALID_SPEC, str(error)))
         return _Step(problems=(wrong,), rolled=rollout.unchanged(o))
@@ -286,19 +286,17 @@ def _pod(o: Observed, options: Options, claimed: ClaimPlan, now: datetime, *, ru
         ready = o.namespace_ready and o.secret_ready and volume is not None
         own = volume is not None and volume.session_uid == session.metadata.uid and not volume.deleting
         rolled = rollout.advance(o, rollout.Pod(), revision, now)
-        return _Step(
-            (CreatePod(body),) if ready and own and not _outdated(o) else (), after=rolled.after, rolled=rolled
-        )
-    annotations = body["metadata"]["annotations"]
-    applied_hash, spec_hash = annotations[names.ANNOTATION_APPLIED_HASH], annotations[names.ANNOTATION_SPEC_HASH]
-    replaced = recovery.replacement(pod, o.pod_age, applied_hash=applied_hash, spec_hash=spec_hash)
+        if not ready or not own or _outdated(o):
+            return _Step(after=rolled.after, rolled=rolled)
+        return _Step((CreatePod(pod_object.build(session, options, wanted)),), after=rolled.after, rolled=rolled)
+    replaced = recovery.replacement(pod, o.pod_age, applied_hash=made.applied, spec_hash=made.spec)
     going = pod.deleting or replaced.now or _only_holds_its_volume(o)
-    current = pod.applied_hash == applied_hash
+    current = pod.applied_hash == made.applied
     seen = rollout.Pod(current=current and not going, outdated=replaced.outdated and not going)
     rolled = rollout.advance(o, seen, revision, now)
     if not pod.deleting and (going or rolled.replace):
         return _Step((DeletePod(name, pod.uid),), rolled=rolled)
-    patch = _pod_patch(o, pod, name, wanted, body["metadata"], current=current)
+    patch = _pod_patch(o, options, pod, wanted, made.spec, current=current)
     delivered = delivery.Delivery() if patch or pod.deleting else delivery.ensure(o)
     after = [seconds for seconds in (replaced.after, delivered.after, rolled.after) if seconds is not None]
     return _Step((*patch, *delivered.actions), after=min(after, default=None), rolled=rolled)
@@ -319,9 +317,9 @@ def _name_taken(name: str) -> Problem:
 
 
 def _pod_patch(
-    o: Observed, pod: PodView, name: str, wanted: str, metadata: Object, *, current: bool
+    o: Observed, options: Options, pod: PodView, wanted: str, spec_hash: str, *, current: bool
 ) -> tuple[Action, ...]:
-    """Annotations and labels that differ from the metadata of a new pod; what others have added is theirs.
+    """Annotations and labels that differ from those of a new pod; what others have added is theirs.
 
     Those of a pod that is not `current` come with the next one. The label primary follows status.primary, which is
     written first.
@@ -329,25 +327,24 @@ def _pod_patch(
     if pod.deleting:
         return ()
     stamped = current or pod.spec_hash is None
-    spec_hash = metadata["annotations"][names.ANNOTATION_SPEC_HASH] if stamped else pod.spec_hash
     changed: tuple[tuple[str, str | None], ...] = ()
     annotations: tuple[tuple[str, str | None], ...] = ()
     primary = o.session.status.primary is True
     if pod.edited or pod.tenant != o.session.spec.tenant or (current and _template_edited(o, pod)):
-        changed = labels.mended(metadata["labels"])
+        changed = labels.mended(pod_object.wanted_labels(o.session, options))
         annotations = tuple(sorted(((o.session.spec.template or Template()).annotations or {}).items()))
     if pod.primary != primary:
         changed = (*changed, (names.LABEL_PRIMARY, "true" if primary else None))
     if pod.desired_state != wanted:
         annotations = (*annotations, *delivery.change(wanted))
-    if pod.spec_hash != spec_hash:
+    if stamped and pod.spec_hash != spec_hash:
         # Another way to ask for the same pod; or the pod is of an operator that left no such hash.
         annotations = (*annotations, (names.ANNOTATION_SPEC_HASH, spec_hash))
     if _of_the_future(o, pod):
         annotations = (*annotations, (names.ANNOTATION_GENERATION, str(o.session.metadata.generation)))
     if not changed and not annotations:
         return ()
-    return (PatchPod(name, pod.uid, pod.version, changed, annotations),)
+    return (PatchPod(names.owned_name(o.session.metadata.name), pod.uid, pod.version, changed, annotations),)
 
 
 def _template_edited(o: Observed, pod: PodView) -> bool:

@@ -4,10 +4,19 @@ import hashlib
 import json
 import re
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from whatsapp_operator.api import names
-from whatsapp_operator.api.models import RESERVED_DOMAINS, CABundle, Model, Proxy, Template, WhatsAppSession
+from whatsapp_operator.api.models import (
+    RESERVED_DOMAINS,
+    CABundle,
+    Model,
+    ObjectMeta,
+    Proxy,
+    Template,
+    WhatsAppSession,
+    WhatsAppSessionSpec,
+)
 from whatsapp_operator.controller.objects import labels
 from whatsapp_operator.controller.settings import AllowLists, Options
 from whatsapp_operator.kube.client import Object
@@ -45,6 +54,13 @@ _ANY_SESSION: Final = WhatsAppSession.model_validate(
 )
 
 
+class Hashes(NamedTuple):
+    """Of a pod, as its annotations have them: of all that it is built from, and of what its session asks for."""
+
+    applied: str
+    spec: str
+
+
 class InvalidTemplateError(ValueError):
     """spec.template asks for something that is not allowed; the text names the field."""
 
@@ -60,28 +76,56 @@ def build(session: WhatsAppSession, options: Options, desired_state: str) -> Obj
     Raises:
         InvalidTemplateError: spec.template asks for something that is not allowed.
     """
+    body, made = _body(session, options), hashes(session, options)
+    body["metadata"]["annotations"] |= {
+        names.ANNOTATION_APPLIED_HASH: made.applied,
+        names.ANNOTATION_SPEC_HASH: made.spec,
+        names.ANNOTATION_DESIRED_STATE: desired_state,
+        names.ANNOTATION_GENERATION: str(session.metadata.generation),
+    }
+    return body
+
+
+def hashes(session: WhatsAppSession, options: Options) -> Hashes:
+    """Those of the pod that `build` makes; every plan asks for them, and they change with the spec only.
+
+    Raises:
+        InvalidTemplateError: as `build`.
+    """
+    metadata = session.metadata
+    asked = session.spec.model_dump_json(by_alias=True, exclude_none=True, include=_IN_THE_POD)
+    return _hashes(metadata.namespace, metadata.name, metadata.uid, asked, options)
+
+
+@lru_cache(maxsize=8192)
+def _hashes(namespace: str, name: str, uid: str, asked: str, options: Options) -> Hashes:
+    """`asked` is the part of the spec that goes into the pod, as JSON."""
+    metadata = ObjectMeta(name=name, namespace=namespace, uid=uid)
+    session = WhatsAppSession(metadata=metadata, spec=WhatsAppSessionSpec.model_validate_json(asked))
+    return Hashes(_hash(_body(session, options)), _digest(json.loads(asked)))
+
+
+def wanted_labels(session: WhatsAppSession, options: Options) -> dict[str, str]:
+    """All labels of the pod but that of a primary session."""
+    template = session.spec.template or Template()
+    return (template.labels or {}) | labels.of_session(session, options.version)
+
+
+def _body(session: WhatsAppSession, options: Options) -> Object:
+    """The pod without what is no part of its hashes."""
     template = session.spec.template or Template()
     check_template(template, options.allow)
-    body: Object = {
+    return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": names.owned_name(session.metadata.name),
             "namespace": session.metadata.namespace,
-            "labels": (template.labels or {}) | labels.of_session(session, options.version),
+            "labels": wanted_labels(session, options),
             "annotations": dict(template.annotations or {}),
         },
         "spec": _spec(session, template, options),
     }
-    body["metadata"]["annotations"] |= {
-        names.ANNOTATION_APPLIED_HASH: _hash(body),
-        names.ANNOTATION_SPEC_HASH: _digest(
-            session.spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=_IN_THE_POD)
-        ),
-        names.ANNOTATION_DESIRED_STATE: desired_state,
-        names.ANNOTATION_GENERATION: str(session.metadata.generation),
-    }
-    return body
 
 
 def check_template(template: Template, allow: AllowLists) -> None:
@@ -112,7 +156,7 @@ def check_template(template: Template, allow: AllowLists) -> None:
 @lru_cache(maxsize=1)
 def revision(options: Options) -> str:
     """Names what this operator contributes to the pod of any session: image, log level, and all that is built here."""
-    return _hash(build(_ANY_SESSION, options, ""))[:16]
+    return hashes(_ANY_SESSION, options).applied[:16]
 
 
 def _hash(body: Object) -> str:

@@ -1,3 +1,5 @@
+import hashlib
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -153,20 +155,23 @@ def test_resources(resources: dict[str, Any] | None, expected: dict[str, Any]) -
     assert container(built(spec))["resources"] == expected
 
 
+TEMPLATE: dict[str, Any] = {
+    "labels": {"team.example/name": "shop"},
+    "annotations": {"team.example/note": "x"},
+    "nodeSelector": {"disk": "ssd"},
+    "affinity": {"nodeAffinity": {}},
+    "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
+    "imagePullSecrets": [{"name": "pull"}],
+    "image": "example/other:2",
+    "priorityClassName": "low",
+    "tolerations": [{"key": "a", "operator": "Exists", "tolerationSeconds": 5}],
+}
+ALLOW = AllowLists(frozenset({"example/other:2"}), frozenset({"low"}), frozenset({"a"}))
+
+
 def test_template_is_applied() -> None:
-    template = {
-        "labels": {"team.example/name": "shop"},
-        "annotations": {"team.example/note": "x"},
-        "nodeSelector": {"disk": "ssd"},
-        "affinity": {"nodeAffinity": {}},
-        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
-        "imagePullSecrets": [{"name": "pull"}],
-        "image": "example/other:2",
-        "priorityClassName": "low",
-        "tolerations": [{"key": "a", "operator": "Exists", "tolerationSeconds": 5}],
-    }
-    allow = AllowLists(frozenset({"example/other:2"}), frozenset({"low"}), frozenset({"a"}))
-    body = pod.build(session(spec={"template": template}), replace(OPTIONS, allow=allow), "{}")
+    template = TEMPLATE
+    body = pod.build(session(spec={"template": template}), replace(OPTIONS, allow=ALLOW), "{}")
     assert body["metadata"]["labels"]["team.example/name"] == "shop"
     assert body["metadata"]["annotations"]["team.example/note"] == "x"
     for key in ("nodeSelector", "affinity", "topologySpreadConstraints", "imagePullSecrets", "priorityClassName"):
@@ -194,6 +199,31 @@ def test_template_is_applied() -> None:
 def test_what_a_template_may_not_ask_for(template: dict[str, Any], field: str) -> None:
     with pytest.raises(pod.InvalidTemplateError, match=field):
         pod.check_template(Template.model_validate(template), AllowLists())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"template": TEMPLATE, "proxy": {"url": "http://p:1"}, "suspend": True},
+        {
+            "template": {"resources": {"limits": {"memory": "1Gi"}}, "affinity": {"x": None, "y": [1.5, None]}},
+            "caBundle": {"secretRef": {"name": "ca", "key": "k"}},
+            "proxy": {"secretRef": {"name": "p", "key": "k"}},
+        },
+    ],
+)
+def test_the_hash_is_that_of_the_pod(spec: dict[str, Any]) -> None:
+    """It is not computed each time, nor from the pod that is made."""
+    body = pod.build(session(spec=spec), replace(OPTIONS, allow=ALLOW), "{}")
+    labels, annotations = body["metadata"]["labels"], body["metadata"]["annotations"]
+    hashed = {
+        "labels": {key: value for key, value in labels.items() if key != names.LABEL_APP_VERSION},
+        "annotations": {key: value for key, value in annotations.items() if not key.startswith(names.GROUP)},
+        "spec": body["spec"],
+    }
+    digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
+    assert annotations[names.ANNOTATION_APPLIED_HASH] == digest[:32]
 
 
 def test_the_spec_hash_tells_a_change_of_the_spec_from_one_of_the_operator() -> None:

@@ -40,7 +40,7 @@ class Run:
         for size in sizes:
             here = {"converge"}
             here |= {"alone"} if size == sizes[0] else set()
-            here |= {"storm", "latency", "failover"} if size == middle else set()
+            here |= {"storm", "latency", "failover", "steady"} if size == middle else set()
             here |= {"restart", "metrics", "steady"} if size == sizes[-1] else set()
             if here & self.wanted:
                 await self.at(size, here & self.wanted)
@@ -80,7 +80,7 @@ class Run:
             restarted, replica = await scenarios.restart(found, replica, size)
             self.say("restart", restarted)
         if "steady" in wanted:
-            self.say("steady", await scenarios.steady(found, replica, size, 20 if self.quick else 300))
+            self.say(f"steady {size}", await scenarios.steady(found, replica, size, 20 if self.quick else 300))
         if "metrics" in wanted:
             self.say("metrics with gauges", scenarios.metrics(replica, size))
             _, replica = await scenarios.restart(found, replica, size, "--object-metrics", "false")

@@ -290,19 +290,18 @@ class Operator:
 
     async def _ensure_namespaces(self) -> None:
         """Make the session pods' accounts and role bindings again where somebody has removed them."""
-        ready = sorted(self._cache.namespaces_ready)
-        self._cache.namespaces_ready.clear()
-        for namespace in ready:
+        for namespace in sorted(self._cache.namespaces_ready):
             sessions = [key for key in self._cache.sessions if key.namespace == namespace]
             try:
                 problem = await self._executor.ensure_namespace(namespace, made=True) if sessions else None
             except KubeError as error:
                 # The next comparison looks again.
-                self._cache.namespaces_ready.add(namespace)
                 _log.warning("the account of the session pods was not looked at: %s", error, extra={"code": error.code})
                 continue
-            for key in sessions if problem is not None else ():
-                self._add(key)
+            if problem is not None or not sessions:
+                self._cache.namespaces_ready.discard(namespace)
+                for key in sessions:
+                    self._add(key)
 
     def _choose_primaries(self, namespaces: Set[str] | None = None) -> None:
         """Who was primary stays it; of two, which only a crash can leave, the older one."""

@@ -133,6 +133,21 @@ async def test_accounts_and_role_bindings_are_made_again_once_per_namespace() ->
     assert cache.namespaces_ready == {"a", "b"}
 
 
+async def test_nothing_is_made_again_for_a_session_while_its_namespace_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache, api, ready = with_sessions(("a", "one")), ApiStandIn(), []
+
+    async def get(*_: object) -> Object:
+        ready.append("a" in cache.namespaces_ready)
+        raise NotFoundError("no", code=404)
+
+    monkeypatch.setattr(api, "get", get)
+    cache.namespaces_ready.add("a")
+    await operator(api, cache=cache)._ensure_namespaces()
+    assert ready == [True, True]
+
+
 async def test_a_namespace_that_cannot_be_seen_to_does_not_hinder_the_next() -> None:
     cache = with_sessions(("a", "one"), ("b", "one"))
     cache.namespaces_ready |= {"a", "b"}

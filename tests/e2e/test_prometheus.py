@@ -131,7 +131,7 @@ def test_replicas_and_session_pods_are_scraped(prometheus: Prometheus) -> None:
         return sorted(series.values[-1][1] for series in prometheus.now("whatsapp_operator_leader"))
 
     # A replica that another test has replaced is forgotten after some seconds.
-    eventually(lambda: leaders() == [0, 1], "one leads and one stands by")
+    eventually(lambda: leaders() == [0, 1], "one leads and one stands by", seconds=90)
     everywhere = prometheus.now("last_over_time(whatsapp_session_connected[1h])")
     assert everywhere
     for series in everywhere:
@@ -216,5 +216,5 @@ def test_pairings_are_counted_as_they_happen(prometheus: Prometheus, scenario: S
         after = counted(prometheus)
         return {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)}
 
-    eventually(lambda: difference().keys() >= happened.keys(), "all of it is scraped", seconds=60)
+    eventually(lambda: difference().keys() >= happened.keys(), "all of it is scraped", seconds=90)
     assert difference() == happened

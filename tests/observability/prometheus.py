@@ -153,7 +153,7 @@ def start() -> Prometheus:
             raise ClusterError(f"Prometheus has ended:\n{processes.tail(paths.logs / 'prometheus.log')}")
         return found.is_ready()
 
-    eventually(ready, "Prometheus has found what to scrape", seconds=60)
+    eventually(ready, "Prometheus has found what to scrape", seconds=120)
     return found
 
 

@@ -70,7 +70,7 @@ test: ## Run everything, fast to slow: lint, unit, integration, end to end; take
 
 .PHONY: test-unit
 test-unit: venv ## Test the pure parts; no network, no root.
-	$(PY) -m tests.cluster build prometheus helm
+	$(PY) -m tests.cluster build prometheus helm actionlint
 	$(PYTEST) tests/unit tests/release tests/observability tests/chart -n 2
 
 .PHONY: test-integration

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,15 @@ def test_a_service_that_is_away_has_not_answered(capsys: pytest.CaptureFixture[s
 def test_a_folder_without_records_has_not_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert audit.main(["--database", str(tmp_path)]) == audit.UNANSWERED
     assert "holds no OSV records" in capsys.readouterr().err
+
+
+def test_records_are_read_from_osvs_export_too(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as export:
+        export.writestr("TEST-1.json", json.dumps(record("Some.Package", versions=["1"])))
+        export.writestr(
+            "TEST-2.json", json.dumps({"id": "GO-1", "affected": [{"package": {"ecosystem": "Go", "name": "x"}}]})
+        )
+    assert list(audit.read_records(tmp_path)) == ["some-package"]
 
 
 def test_packages_that_the_database_does_not_know_of_are_not_called_clean() -> None:

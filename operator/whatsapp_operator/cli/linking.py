@@ -207,8 +207,8 @@ class Follower:
 
             def show(session: Session, sight: Sight, shown: Shown | None, now: datetime) -> None:
                 view = screen.View(session, sight.text, shown, now)
-                size = self._output.console.size
                 nonlocal before
+                size = self._output.console.size
                 lines = screen.compose(
                     view,
                     columns=size.width,
@@ -229,7 +229,7 @@ class Follower:
         session: Session | None = None
         sight = Sight(Stage.WAIT, "")
         while True:
-            shown, failure = None, ""
+            shown = None
             now = await self._cluster.now()
             try:
                 session = Session(await self._cluster.session(name))
@@ -241,8 +241,7 @@ class Follower:
             except NotFoundError:
                 raise CliError(f"session {name} is gone", code=Exit.NOT_FOUND) from None
             except _PASSING as error:
-                failure = f"The API server does not answer, trying again: {error.message}"
-                sight = Sight(Stage.WAIT, failure)
+                sight = Sight(Stage.WAIT, f"The API server does not answer, trying again: {error.message}")
             if session is not None:
                 hint = "" if session.observed or now - began < _OPERATOR_PATIENCE else _NO_OPERATOR
                 show(session, Sight(sight.stage, f"{sight.text} {hint}".strip()), shown, now)

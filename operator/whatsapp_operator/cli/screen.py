@@ -21,6 +21,7 @@ _SCAN: Final = Text("Scan it with WhatsApp on the phone: Linked devices, Link a 
 _ENTER: Final = Text(
     "Enter it in WhatsApp on the phone: Linked devices, Link a device, Link with phone number instead."
 )
+_NEXT: Final = Text("The next QR or code follows by itself.")
 _LEAVE: Final = Text("Ctrl-C leaves; the session goes on.", "dim")
 
 
@@ -37,7 +38,7 @@ class View:
 def compose(view: View, *, columns: int, lines: int, colours: bool, light_background: bool) -> list[Text]:
     """The whole screen, never wider nor higher than it is."""
     if view.shown is None or not view.shown.valid(view.now):
-        told = [Text(plain(view.text)), Text(), _LEAVE]
+        told = [Text(plain(view.text)) if view.text else _NEXT, Text(), _LEAVE]
     elif view.shown.qr is None:
         told = _code(view, view.shown.code or "")
     else:

@@ -1,5 +1,6 @@
 """Whatever the size of the terminal, `link` stays within it, and what has expired is not on it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -65,6 +66,11 @@ def test_what_has_expired_is_not_shown(shown: dict[str, Any]) -> None:
     found = "\n".join(drawn(view(0, **shown), 80, 42))
     assert "▀" not in found
     assert "K 7 Q F" not in found
+
+
+def test_between_two_codes_there_is_a_word() -> None:
+    waits = replace(view(), text="")
+    assert "The next QR or code follows by itself." in drawn(waits, 80, 24)
 
 
 def test_a_small_terminal_is_told_so() -> None:

@@ -17,6 +17,7 @@ _HEAD: Final = """\
 The operator for `WhatsAppSession`, its definition, its rights and its admission policies. How it is installed, upgraded
 and removed is described in `docs/install.md` of the repository; in short:
 
+<!-- not run: the registry is yours; tests/e2e/test_first_steps.py installs it with the checkout's images -->
 ```sh
 helm upgrade --install whatsapp-operator charts/whatsapp-operator \\
   --namespace whatsapp-operator-system --create-namespace --wait \\

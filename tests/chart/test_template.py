@@ -12,6 +12,7 @@ from whatsapp_operator.controller import settings
 from whatsapp_operator.controller.objects import labels
 from whatsapp_operator.controller.policies import POLICIES
 
+KEPT = {"helm.sh/resource-policy": "keep", "argocd.argoproj.io/sync-options": "Prune=false"}
 Objects = list[dict[str, Any]]
 KEY_FILE = "/etc/whatsapp-operator/claim/key"
 
@@ -167,6 +168,13 @@ def test_where_and_how_the_operator_is_scheduled() -> None:
     assert template["metadata"]["labels"]["team.example/c"] == "d"
 
 
+def test_a_label_selector_of_one_s_own_is_left_as_it_is() -> None:
+    own = {"matchLabels": {"a": "b"}}
+    spread = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": own}
+    template = the(render({"operator": {"topologySpreadConstraints": [spread]}}), "Deployment")["spec"]["template"]
+    assert template["spec"]["topologySpreadConstraints"] == [spread]
+
+
 def test_a_release_of_another_name_shares_nothing_that_is_its_own() -> None:
     shared = {
         "crds": {"install": False},
@@ -190,7 +198,7 @@ def test_the_definition_is_the_generated_one_and_stays() -> None:
     committed = yaml.safe_load((CHART.parents[1] / f"crds/{names.GROUP}_{names.PLURAL}.yaml").read_text())
     assert definition["spec"] == committed["spec"]
     assert definition["metadata"]["name"] == committed["metadata"]["name"]
-    assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert definition["metadata"]["annotations"] == KEPT
 
 
 def test_definition_and_policies_may_be_left_to_somebody_else() -> None:
@@ -218,7 +226,7 @@ def test_served_namespaces_are_made_when_asked_for_and_never_deleted() -> None:
     made = of_kind(render({"watchNamespaces": ["one"], "namespaces": {"create": True}}), "Namespace")
     assert [namespace["metadata"]["name"] for namespace in made] == ["one"]
     assert made[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert made[0]["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert made[0]["metadata"]["annotations"] == KEPT
 
 
 def test_rights_may_be_left_to_somebody_else() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import yaml
 
 from charts.render import CHART, CLAIM_KEY, NAMESPACE, RELEASE, HelmError, helm, manifest, render
-from tests.apiserver import APPLY_PATCH, ApiError, ApiServer, secrets_path, session, sessions_path
+from tests.apiserver import APPLY_PATCH, ROOT, ApiError, ApiServer, secrets_path, session, sessions_path
 from tests.cluster import binaries
 from tests.cluster.control_plane import ControlPlane
+from tests.documentation.shell import Shell
+from tests.documentation.shell_blocks import blocks
 from tests.scenario import Kubectl
 from tests.waiting import eventually
 from whatsapp_operator.api import names
@@ -194,11 +197,31 @@ def test_a_lost_claim_key_is_not_replaced_while_claims_are_named_after_it(api: A
     claim = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
     api.create(claim, {"metadata": {"name": "phone-0123"}, "spec": {"holderIdentity": "default/gone"}})
     api.delete(secrets_path(NAMESPACE, CLAIM_KEY))
-    with pytest.raises(HelmError, match=f"the Secret {CLAIM_KEY} in namespace {NAMESPACE} is gone"):
+    with pytest.raises(
+        HelmError, match=f"the Secret {CLAIM_KEY} in namespace {NAMESPACE} is not there, but phone claims are"
+    ):
         release.upgrade({})
     api.delete(f"{claim}/phone-0123")
     release.upgrade({})
     assert len(claim_key(api)) == 32
+
+
+def test_the_commands_of_the_page(control_plane: ControlPlane, api: ApiServer, release: Release) -> None:
+    release.upgrade({}, "--take-ownership", "--force-conflicts")
+    api.delete(secrets_path(NAMESPACE, CLAIM_KEY))
+    programs = (control_plane.kubectl.parent, binaries.ensure("helm"))
+    path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
+    shell = Shell(ROOT, {"KUBECONFIG": str(control_plane.kubeconfig), "PATH": path})
+    label, key, by_kubectl, uninstall = blocks("docs/install.md", by="tests/integration/test_chart.py")
+    shell.run(label)
+    shell.run(key)
+    assert len(claim_key(api)) == 32
+    shell.run(uninstall)
+    assert api.find(DEPLOYMENT) is None
+    shell.run(by_kubectl)
+    assert session_image(api).startswith("REGISTRY/session:")
+    assert api.get(DEPLOYMENT)["spec"]["template"]["spec"]["containers"][0]["image"].startswith("REGISTRY/operator:")
+    api.delete(DEPLOYMENT)
 
 
 def test_the_manifest_is_installed_by_kubectl(control_plane: ControlPlane, api: ApiServer) -> None:

@@ -47,6 +47,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if lookup "v1" "Namespace" "" "kube-system" }}true{{ end -}}
 {{- end -}}
 
+{{- /* What outlives the release. To Argo CD the first one means only that it outlives its Application. */ -}}
+{{- define "whatsapp-operator.keep" -}}
+helm.sh/resource-policy: keep
+argocd.argoproj.io/sync-options: Prune=false
+{{- end -}}
+
 {{- define "whatsapp-operator.claimKeySecret" -}}
 {{- .Values.claimKey.existingSecret | default (printf "%s-claim-key" (include "whatsapp-operator.fullname" .)) -}}
 {{- end -}}

@@ -41,6 +41,11 @@ def test_lint_finds_nothing() -> None:
     assert re.findall(r"\[(?:WARNING|ERROR)\].*", said) == []
 
 
+def test_an_older_kubernetes_is_refused() -> None:
+    with pytest.raises(HelmError, match=r"chart requires kubeVersion: >=1\.32"):
+        helm("template", str(CHART), "--set=claimKey.existingSecret=any", "--kube-version=1.31.0")
+
+
 def test_the_default_serves_the_whole_cluster() -> None:
     objects = render()
     kinds = {found["kind"] for found in objects}

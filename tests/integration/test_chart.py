@@ -86,8 +86,8 @@ class Release:
             *arguments, f"--namespace={NAMESPACE}", *told, stdin=json.dumps(values or {}), environment=self._environment
         )
 
-    def upgrade(self, values: dict[str, Any], *options: str, chart: Path = CHART) -> None:
-        self.run("upgrade", "--install", RELEASE, str(chart), *options, values=values)
+    def upgrade(self, values: dict[str, Any], *options: str, chart: Path = CHART) -> str:
+        return self.run("upgrade", "--install", RELEASE, str(chart), *options, values=values)
 
 
 @pytest.fixture
@@ -173,7 +173,8 @@ def test_a_release_from_its_installation_to_its_return(api: ApiServer, release: 
     assert not described(api)
     api.create(sessions_path("default"), session("kept"))
 
-    release.upgrade({"session": {"image": {"tag": "2"}}})
+    said = release.upgrade({"session": {"image": {"tag": "2"}}})
+    assert f"kubectl --namespace {NAMESPACE} rollout status deployment/whatsapp-operator" in said
     assert described(api), "an upgrade of the release upgrades the definition"
     assert (session_image(api), claim_key(api)) == ("whatsapp-operator/session:2", key)
     release.run("rollback", RELEASE, "1")

@@ -28,6 +28,8 @@ from whatsapp_operator.api import names
 Phones = Callable[[], str]
 PAGE: Final = "docs/gitops.md"
 EXAMPLES: Final = ROOT / "examples"
+# The values that name images, in the order in which the operator's container names them.
+IMAGES: Final = ("operator", "session")
 
 # The definitions come with the modules of the programs: module, version and checksum; file of each definition.
 ARGO_CD: Final = ("github.com/argoproj/argo-cd/v3", "v3.5.7", "h1:Xm1BF+I5OgDKUG3SDK49vn2/Y5AMyaNVko+/JT08gj0=")
@@ -99,7 +101,10 @@ def test_the_chart_takes_the_values(tool: str) -> None:
     assert done.returncode == 0, done.stderr
     rendered = [document for document in yaml.safe_load_all(done.stdout) if document]
     (operator,) = (found for found in rendered if found["kind"] == "Deployment")
-    assert values["claimKey"]["existingSecret"] in json.dumps(operator["spec"]["template"]["spec"]["volumes"])
+    pod = operator["spec"]["template"]["spec"]
+    assert values["claimKey"]["existingSecret"] in json.dumps(pod["volumes"])
+    images = [pod["containers"][0]["image"], pod["containers"][0]["env"][0]["value"]]
+    assert all(image.startswith(values[key]["image"]["repository"]) for image, key in zip(images, IMAGES, strict=True))
     assert "Secret" not in {found["kind"] for found in rendered}
 
 

@@ -119,14 +119,14 @@ class Terminal:
         except qr_reader.NotReadableError:
             return None
 
-    def wait_for(self, text: str, *, seconds: float = 60) -> None:
+    def wait_for(self, text: str, *, seconds: float = 120) -> None:
         """Until the text is on the screen."""
         try:
             eventually(lambda: text in self.text, f"{text!r} on the screen", seconds=seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.text}") from None
 
-    def wait_for_qr(self, *, other_than: str | None = None, seconds: float = 60) -> str:
+    def wait_for_qr(self, *, other_than: str | None = None, seconds: float = 120) -> str:
         def shown() -> str | None:
             found = self.qr()
             return found if found != other_than else None
@@ -136,7 +136,7 @@ class Terminal:
         except AssertionError:
             raise AssertionError(f"no QR on the screen:\n{self.text}") from None
 
-    def ended(self, *, seconds: float = 60) -> int:
+    def ended(self, *, seconds: float = 120) -> int:
         """The exit code, at the end, when all that was written is on the screen.
 
         Raises:

@@ -41,7 +41,7 @@ class Person:
         """With its output in no terminal."""
         environment = {**os.environ, **self.environment}
         command = ["kubectl", "wa", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_doctor_names_the_broken_link(admin: Person, scenario: Scenario) -> None
 def test_kubectl_completes_the_names_of_sessions(admin: Person) -> None:
     environment = {**os.environ, **admin.environment}
     command = ["kubectl", "__complete", "wa", "status", "sup"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=True)
     assert done.stdout.splitlines()[:2] == ["support\tConnected", ":4"]
 
 
@@ -209,7 +209,7 @@ def page(admin: Person, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """The folder in which the commands of the page were run, and what each block has printed."""
     folder = tmp_path_factory.mktemp("page")
     found = blocks("docs/kubectl-plugin.md", by="tests/e2e/test_cli.py")
-    told = [Shell(folder, admin.environment).run(block) for block in found]
+    told = [Shell(folder, admin.environment).run(block, seconds=300) for block in found]
     if directory := os.environ.get("PICTURES"):
         parts = [f"$ {block.text}{output}" for block, output in zip(found, told, strict=True)]
         (Path(directory) / "page.txt").write_text("\n".join(parts))

@@ -273,7 +273,7 @@ def test_the_role_of_the_page_is_enough(api: ApiServer, sessions: Stage, tmp_pat
 
 
 def test_a_qr_never_goes_anywhere_but_to_a_terminal(admin: Plugin, sessions: Stage) -> None:
-    put(sessions, WAITING, 60, qr=QR)
+    put(sessions, WAITING, 600, qr=QR)
     for arguments in (("qr", WAITING), ("code", WAITING)):
         found = admin(*arguments, "-n", NAMESPACE)
         assert found.exit_code == Exit.USAGE
@@ -284,16 +284,16 @@ def test_a_qr_never_goes_anywhere_but_to_a_terminal(admin: Plugin, sessions: Sta
 def test_link_draws_what_the_secret_holds_and_nothing_that_has_expired(
     control_plane: ControlPlane, sessions: Stage
 ) -> None:
-    put(sessions, WAITING, 60, qr=QR)
+    put(sessions, WAITING, 600, qr=QR)
     with terminal(control_plane, "link", WAITING) as screen:
         assert screen.wait_for_qr() == QR
-        put(sessions, WAITING, 60, qr=QR[::-1])
+        put(sessions, WAITING, 600, qr=QR[::-1])
         assert screen.wait_for_qr(other_than=QR) == QR[::-1]
         put(sessions, WAITING, -1, qr=QR)
         eventually(lambda: screen.qr() is None, "the expired QR is gone")
-        put(sessions, WAITING, 60, code="K7QF2MZX")
+        put(sessions, WAITING, 600, code="K7QF2MZX")
         screen.wait_for("K 7 Q F - 2 M Z X")
-        put(sessions, WAITING, 60, qr=QR)
+        put(sessions, WAITING, 600, qr=QR)
         screen.wait_for_qr()
         screen.resize(60, 24)
         screen.wait_for("too small")
@@ -376,7 +376,7 @@ def test_the_names_of_sessions_complete_a_line(viewer: Path, monkeypatch: pytest
 
 
 def test_a_report_holds_no_secret(admin: Plugin, sessions: Stage, tmp_path: Path, control_plane: ControlPlane) -> None:
-    put(sessions, WAITING, 60, qr=QR, code="K7QF2MZX")
+    put(sessions, WAITING, 600, qr=QR, code="K7QF2MZX")
     file = tmp_path / "report.tar.gz"
     found = admin("report", "-n", NAMESPACE, "--file", str(file))
     assert found.exit_code == Exit.OK, found.output
@@ -416,7 +416,7 @@ def test_a_session_that_has_given_up_is_relinked_by_link_and_followed(
     with terminal(control_plane, "link", WAITING) as screen:
         request = eventually(asked, "the pod is told to relink")
         done = {"relinkRequestID": request, "relinkOutcome": "Completed"}
-        put(sessions, WAITING, 60, qr=QR)
+        put(sessions, WAITING, 600, qr=QR)
         sessions.report(WAITING, "ShowingQR", "QRAvailable", **done)
         assert screen.wait_for_qr() == QR
         sessions.report_connected(WAITING, OTHER, **done)

@@ -5,7 +5,6 @@ The line above a block is one of these comments, which no reader sees:
     <!-- run: cluster -->                       by tests/e2e/test_documentation.py, in the order of the page
     <!-- run: cluster, then scan support -->    the same; afterwards the phone scans the QR of the session `support`
     <!-- run: cluster, then enter support -->   the same with its pairing code
-    <!-- run: checkout -->                      by tests/integration/test_documentation.py, in a copy of this checkout
     <!-- run: tests/e2e/test_gitops.py -->      by this test, which asks for them: blocks("docs/gitops.md")
     <!-- not run: why it cannot be -->
 
@@ -22,7 +21,6 @@ from tests.cluster.paths import CHECKOUT
 
 FOLDERS: Final = ("docs", "charts", "examples", "tests", "images", "operator")
 CLUSTER: Final = "cluster"
-CHECKOUT_ONLY: Final = "checkout"
 SHELL: Final = "sh"
 
 _FENCE = re.compile(r'(?P<indent> *)```(?P<language>\S*)(?: title="(?P<title>[^"]+)")?')

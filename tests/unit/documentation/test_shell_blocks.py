@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.paths import CHECKOUT
 from tests.documentation.shell import Shell
-from tests.documentation.shell_blocks import CHECKOUT_ONLY, CLUSTER, SHELL, blocks, fenced, files, pages
+from tests.documentation.shell_blocks import CLUSTER, SHELL, blocks, fenced, files, pages
 
 PAGE = """
 <!-- run: cluster, then scan support -->
@@ -40,7 +40,7 @@ def test_each_block_says_what_it_is_and_by_what_it_is_run(page: str) -> None:
         if block.language != SHELL:
             continue
         assert block.by or block.why_not, f"{block.place}: no mark above it, see tests/documentation/shell_blocks.py"
-        if block.by and block.by not in (CLUSTER, CHECKOUT_ONLY):
+        if block.by and block.by != CLUSTER:
             assert page in (CHECKOUT / block.by).read_text(), f"{block.place}: {block.by} does not read the page"
 
 

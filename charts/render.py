@@ -35,6 +35,14 @@ NAMESPACE_OBJECT: Final = {
 }
 
 
+# Stands for the registry of whoever installs it.
+REGISTRY: Final = "registry.example.com/whatsapp-operator"
+_ASSUMED: Final = {
+    "claimKey": {"existingSecret": CLAIM_KEY},
+    **{name: {"image": {"repository": f"{REGISTRY}/{name}"}} for name in ("operator", "session")},
+}
+
+
 class HelmError(Exception):
     """Helm refused; the text is what it said."""
 
@@ -60,7 +68,8 @@ def helm(
 def render(
     values: Mapping[str, Any] | None = None, *, release: str = RELEASE, namespace: str = NAMESPACE
 ) -> list[dict[str, Any]]:
-    """The objects that these values give, in the order in which Helm makes them, with a Secret of ours as claim key.
+    """The objects that these values give, in the order in which Helm makes them, with a Secret of ours as claim key
+    and images of `REGISTRY`.
 
     Raises:
         HelmError: values or chart are wrong.
@@ -70,7 +79,13 @@ def render(
 
 
 def _values(values: Mapping[str, Any] | None) -> str:
-    return json.dumps({"claimKey": {"existingSecret": CLAIM_KEY}} | dict(values or {}))
+    return json.dumps(merged(_ASSUMED, values or {}))
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """As Helm merges values: what is in both is taken from `above`, mapping by mapping."""
+    both = {key for key in below.keys() & above.keys() if isinstance(below[key], dict) and isinstance(above[key], dict)}
+    return {**below, **above, **{key: merged(below[key], above[key]) for key in both}}
 
 
 @lru_cache

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from charts.render import CHART, CLAIM_KEY, NAMESPACE, HelmError, helm, render
+from charts.render import CHART, CLAIM_KEY, NAMESPACE, REGISTRY, HelmError, helm, render
 from whatsapp_operator.api import egress, names
 from whatsapp_operator.controller import settings
 from whatsapp_operator.controller.objects import labels
@@ -37,7 +37,7 @@ def session_image(objects: Objects) -> str:
 
 
 def test_lint_finds_nothing() -> None:
-    said = helm("lint", "--strict", str(CHART), "--set=claimKey.existingSecret=any")
+    said = helm("lint", "--strict", str(CHART), "--set=operator.image.repository=a,session.image.repository=b")
     assert re.findall(r"\[(?:WARNING|ERROR)\].*", said) == []
 
 
@@ -146,8 +146,14 @@ DIGEST = f"sha256:{'0' * 64}"
 def test_images_by_tag_or_digest(image: dict[str, str], reference: str | None) -> None:
     objects = render({"operator": {"image": image}, "session": {"image": image}})
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
-    assert container(objects)["image"] == (reference or f"whatsapp-operator/operator:{version}")
-    assert session_image(objects) == (reference or f"whatsapp-operator/session:{version}")
+    assert container(objects)["image"] == (reference or f"{REGISTRY}/operator:{version}")
+    assert session_image(objects) == (reference or f"{REGISTRY}/session:{version}")
+
+
+@pytest.mark.parametrize("name", ["operator", "session"])
+def test_no_repository_is_assumed(name: str) -> None:
+    with pytest.raises(HelmError, match=rf"{name}\.image\.repository: must be set to where you have pushed the image"):
+        render({name: {"image": {"repository": ""}}})
 
 
 def test_where_and_how_the_operator_is_scheduled() -> None:
@@ -281,10 +287,11 @@ def test_session_pods_of_the_namespaces_that_are_named_have_a_policy_of_their_ow
     assert set(found) == {NAMESPACE, "one", "three"}
     spec = found["three"]
     assert spec["podSelector"]["matchLabels"].items() <= labels.common("session", "1").items()
-    outward = spec["egress"][-1]
+    _, api_server, outward = spec["egress"]
     assert outward["ports"] == [{"port": 443, "protocol": "TCP"}]
-    excepted = [network for peer in outward["to"] for network in peer["ipBlock"]["except"]]
-    assert sorted(excepted) == sorted(egress.FORBIDDEN_IN_CEL)
+    for rule in (api_server, outward):
+        excepted = [network for peer in rule["to"] for network in peer["ipBlock"]["except"]]
+        assert sorted(excepted) == sorted(egress.FORBIDDEN_IN_CEL)
     assert spec["ingress"][0]["ports"] == [{"port": names.SESSION_HTTP_PORT, "protocol": "TCP"}]
 
 

@@ -33,12 +33,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{- /* An image by its digest if there is one. */ -}}
+{{- /* An image by its digest if there is one. No repository is assumed: whoever owned it would have the operator's rights. */ -}}
 {{- define "whatsapp-operator.image" -}}
-{{- if .image.digest -}}
-{{ .image.repository }}@{{ .image.digest }}
+{{- $image := (index .root.Values .name).image -}}
+{{- $repository := required (printf "%s.image.repository: must be set to where you have pushed the image, such as registry.example.com/whatsapp-operator/%s" .name .name) $image.repository -}}
+{{- if $image.digest -}}
+{{ $repository }}@{{ $image.digest }}
 {{- else -}}
-{{ .image.repository }}:{{ .image.tag | default .chart.AppVersion }}
+{{ $repository }}:{{ $image.tag | default .root.Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
 
@@ -87,11 +89,47 @@ argocd.argoproj.io/sync-options: Prune=false
     {{- range .ports }}
     - {port: {{ . }}, protocol: TCP}
     {{- end }}
-  {{- with .cidrs }}
   to:
-    {{- range . }}
+    {{- range .cidrs }}
     - ipBlock: {cidr: {{ . | quote }}}
+    {{- else }}
+    {{- include "whatsapp-operator.anywhere" $ | nindent 4 }}
     {{- end }}
-  {{- end }}
 {{- end }}
+{{- end -}}
+
+{{- /* Any address but what api/egress.py forbids: link-local ones and the metadata services of clouds. */ -}}
+{{- define "whatsapp-operator.anywhere" -}}
+- ipBlock:
+    cidr: 0.0.0.0/0
+    except:
+      - "169.254.0.0/16"
+      - "224.0.0.0/4"
+      - "100.100.100.200/32"
+      - "168.63.129.16/32"
+      - "192.0.0.192/32"
+- ipBlock:
+    cidr: "::/0"
+    except:
+      - "fe80::/10"
+      - "ff00::/8"
+      - "fd00:ec2::/32"
+      - "fd00:c1::a9fe:a9fe/128"
+      - "fd20:ce::254/128"
+      - "64:ff9b:1::/48"
+      - "::a9fe:0/112"
+      - "64:ff9b::a9fe:0/112"
+      - "2002:a9fe::/32"
+      - "::e000:0/100"
+      - "64:ff9b::e000:0/100"
+      - "2002:e000::/20"
+      - "::6464:64c8/128"
+      - "64:ff9b::6464:64c8/128"
+      - "2002:6464:64c8::/48"
+      - "::a83f:8110/128"
+      - "64:ff9b::a83f:8110/128"
+      - "2002:a83f:8110::/48"
+      - "::c000:c0/128"
+      - "64:ff9b::c000:c0/128"
+      - "2002:c000:c0::/48"
 {{- end -}}

@@ -203,8 +203,7 @@ def test_pairings_are_counted_as_they_happen(prometheus: Prometheus, scenario: S
         ("QRCode", "Shown"): 2,
         ("QRCode", "Scanned"): 2,
         ("QRCode", "Paired"): 2,
-        # The device of the wrong phone, too: it has to log in to be logged out.
-        ("QRCode", "Connected"): 2,
+        ("QRCode", "Connected"): 1,
         ("PairingCode", "Shown"): 1,
         ("PairingCode", "Scanned"): 1,
         ("PairingCode", "Paired"): 1,
@@ -221,4 +220,7 @@ def test_pairings_are_counted_as_they_happen(prometheus: Prometheus, scenario: S
         return all(now.get(key, 0) >= number for key, number in happened.items())
 
     eventually(is_scraped, "all of it is scraped", seconds=90)
-    assert difference() == happened
+    found = difference()
+    # The device of the wrong phone logs in to be logged out, which may be seen as a connection.
+    assert found.pop(("QRCode", "Connected")) in (1, 2)
+    assert found == {key: number for key, number in happened.items() if key != ("QRCode", "Connected")}

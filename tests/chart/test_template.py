@@ -85,6 +85,7 @@ def test_two_operators_that_do_not_share_a_node_or_a_disruption() -> None:
     assert spread["labelSelector"]["matchLabels"] == selector
     budget = the(objects, "PodDisruptionBudget")["spec"]
     assert (budget["minAvailable"], budget["selector"]["matchLabels"]) == (1, selector)
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     assert the(objects, "Service")["spec"]["selector"] == selector
 
 

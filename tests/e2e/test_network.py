@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +52,6 @@ class Enforcer:
     api: ApiServer
     directory: Path
     _last: str = ""
-    _ended: threading.Event = field(default_factory=threading.Event)
     _at_work: threading.Lock = field(default_factory=threading.Lock)
 
     def sync(self) -> None:
@@ -65,14 +65,12 @@ class Enforcer:
                 self._nft(f"--file={file}")
                 self._last = rules
 
-    def run(self) -> None:
-        while not self._ended.wait(0.3):
+    def run(self, ended: threading.Event) -> None:
+        while not ended.wait(0.3):
             self.sync()
 
-    def end(self) -> None:
-        self._ended.set()
-        with self._at_work:
-            self._nft("delete", "table", "ip", TABLE)
+    def remove(self) -> None:
+        self._nft("delete", "table", "ip", TABLE)
 
     def _nft(self, *arguments: str) -> None:
         Namespace(cluster_paths()).run(["nft", *arguments])
@@ -82,13 +80,17 @@ class Enforcer:
 def enforcer(target: Target, tmp_path: Path) -> Iterator[Enforcer]:
     if not context.target().own:
         pytest.skip("the node is not of this machine: its packet filter cannot be set")
-    found = Enforcer(target.api, tmp_path)
+    found, ended = Enforcer(target.api, tmp_path), threading.Event()
     found.sync()
-    thread = threading.Thread(target=found.run)
-    thread.start()
-    yield found
-    found.end()
-    thread.join()
+    with ThreadPoolExecutor(1) as enforcing:
+        running = enforcing.submit(found.run, ended)
+        try:
+            yield found
+        finally:
+            ended.set()
+            running.exception()  # Waits for its end.
+            found.remove()
+    running.result()
 
 
 @pytest.fixture
@@ -106,15 +108,19 @@ def operators(api: ApiServer) -> dict[str, str]:
     return {
         pod["metadata"]["name"]: pod["metadata"]["uid"]
         for pod in api.get(OPERATORS)["items"]
-        if "deletionTimestamp" not in pod["metadata"] and conditions(pod)["Ready"]["status"] == "True"
+        if "deletionTimestamp" not in pod["metadata"] and conditions(pod).get("Ready", {}).get("status") == "True"
     }
+
+
+def both(found: dict[str, str]) -> list[str]:
+    return list(found) if len(found) == 2 else []
 
 
 def reached(scenario: Scenario, outside: Scenario) -> dict[str, set[str]]:
     """Who reaches what now, by connecting from within each pod."""
     api = scenario.api
     simulator = api.get(f"/api/v1/namespaces/{SIMULATOR_NAMESPACE}/pods")["items"][0]["metadata"]["name"]
-    operator, other = operators(api)
+    operator, other = eventually(lambda: both(operators(api)), "both operators are ready", seconds=60)
 
     def service(namespace: str, name: str) -> str:
         return str(api.get(f"/api/v1/namespaces/{namespace}/services/{name}")["spec"]["clusterIP"])
@@ -176,6 +182,6 @@ def test_exactly_the_needed_flows_pass(
     with scenario.watching("paired") as watch:
         scenario.apply(scenario.manifest("paired", phone=phone))
         scenario.pair("paired", phone, watch)
-    eventually(lambda: len(set(operators(target.api).values()) - former) == 2, "both operators are ready")
+    eventually(lambda: len(set(operators(target.api).values()) - former) == 2, "both operators are new", seconds=60)
     enforcer.sync()
     assert reached(scenario, outside) == REACHED

@@ -98,6 +98,17 @@ def down(watch: Watch, since: float) -> list[set[str]]:
     return found
 
 
+def told(watch: Watch, since: float) -> str:
+    """What was seen of each session from then on, for a failure."""
+    lines = []
+    for seen in watch.events:
+        if seen.at > since:
+            connected = conditions(seen.object).get("Connected", {})
+            facts = (connected.get("status"), connected.get("reason"), seen.status.get("rollout"))
+            lines.append(f"{seen.at - since:7.2f} s {seen.object['metadata']['name']}: {facts}")
+    return "\n".join(lines)
+
+
 def test_upgrades(scenario: Scenario, deployment: Deployment, new_phone: Phones) -> None:
     phones = {name: new_phone() for name in SESSIONS}
     with scenario.api.watch(f"{sessions_path(scenario.namespace)}/") as watch:
@@ -135,7 +146,7 @@ def test_upgrades(scenario: Scenario, deployment: Deployment, new_phone: Phones)
             )
 
         eventually(all_replaced, "all are connected with the next image", seconds=90)
-        assert max(len(names) for names in down(watch, paired)) == 1, "one at a time"
+        assert max(len(names) for names in down(watch, paired)) == 1, told(watch, paired)
         replaced = [seen.object["metadata"]["name"] for seen in watch.events if "rollout" in seen.status]
         assert replaced[-1] == "one", "the primary session comes last"
         assert all(has_condition("AuthPaired")(seen) for seen in watch.events if seen.at > paired)

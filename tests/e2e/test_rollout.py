@@ -34,10 +34,13 @@ class Deployment:
         [value] = [variable["value"] for variable in container["env"] if variable["name"] == name]
         return str(value)
 
-    def change(self, **variables: str) -> None:
-        """Set variables of the operator's environment, and wait until it is rolled out."""
+    def change(self, *arguments: str, **variables: str) -> None:
+        """Set arguments and variables of the environment of the operator, and wait until it is rolled out."""
         env = [{"name": name, "value": value} for name, value in variables.items()]
-        template = {"spec": {"containers": [{"name": "operator", "env": env}]}}
+        [container] = self._template["spec"]["containers"]
+        # The last one of the same name counts.
+        told = {"args": [*container["args"], *arguments]} if arguments else {}
+        template = {"spec": {"containers": [{"name": "operator", "env": env, **told}]}}
         # Both replicas at once, so that it takes half the time.
         at_once = {"rollingUpdate": {"maxSurge": 2}}
         self._patch("strategic-merge", {"spec": {"template": template, "strategy": at_once}})
@@ -121,9 +124,9 @@ def test_upgrades(scenario: Scenario, deployment: Deployment, new_phone: Phones)
         before = running(scenario)
 
         deployment.change(
+            "--max-unavailable=1",
+            "--rollout-delay-seconds=0",
             WHATSAPP_OPERATOR_VERSION="next",
-            WHATSAPP_OPERATOR_MAX_UNAVAILABLE="1",
-            WHATSAPP_OPERATOR_ROLLOUT_DELAY_SECONDS="0",
         )
         eventually(lambda: deployment.counted("updated") >= len(SESSIONS), "the next operator has looked at all")
         assert running(scenario) == before

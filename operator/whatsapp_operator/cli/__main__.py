@@ -3,8 +3,6 @@
 import sys
 from typing import NoReturn
 
-EXTRA = "whatsapp-operator[cli]"
-
 
 def main() -> None:
     """The plugin. Says which extra is missing where its dependencies are not installed."""
@@ -29,8 +27,9 @@ def _lacking(error: ModuleNotFoundError) -> NoReturn:
     if (error.name or "").startswith("whatsapp_operator"):
         raise error
     sys.stderr.write(
-        f"error: kubectl wa needs {error.name}, which the extra [cli] brings: pipx install --force '{EXTRA}'"
-        f" (or pip install '{EXTRA}')\n"
+        # By its name alone it is not to be had: the package is on no index.
+        f"error: kubectl wa needs {error.name}, which the extra [cli] brings: install the wheel with it, as in"
+        " pipx install --force './whatsapp_operator-X.Y.Z-py3-none-any.whl[cli]'\n"
     )
     sys.exit(1)
 

@@ -401,6 +401,7 @@ def reported(session: Session, pod: Object | None, now: datetime) -> Check:
 def conditions(session: Session) -> Iterator[Check]:
     """What the session says of itself, as the last link."""
     stalled, ready = session.condition(ConditionType.STALLED), session.condition(ConditionType.READY)
+    connected = session.condition(ConditionType.CONNECTED)
     if stalled.is_true:
         command = command_of(stalled.reason, session.name, session.namespace) or ""
         found = f"Stalled: {stalled.reason}: {stalled.message}"
@@ -410,7 +411,8 @@ def conditions(session: Session) -> Iterator[Check]:
     else:
         command = command_of(ready.reason, session.name, session.namespace) or ""
         found = f"not Ready: {ready.reason}: {ready.message}"
-        yield Check("conditions", Result.WARNING, found, ready.remedy, command)
+        fails = connected.status == "False" and connected.reason == ready.reason and ready.remedy != ""
+        yield Check("conditions", Result.BROKEN if fails else Result.WARNING, found, ready.remedy, command)
 
 
 def operator_runs(deployment: Object) -> Check:

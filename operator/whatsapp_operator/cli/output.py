@@ -5,7 +5,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import yaml
 from rich.console import Console
@@ -43,6 +43,12 @@ class Format(StrEnum):
     NAME = "name"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        # Else the program would end with 1, though nothing is wrong with `kubectl wa list | head`.
+        raise BrokenPipeError
+
+
 class Output:
     """Standard output for results, standard error for all that is said about them."""
 
@@ -55,7 +61,7 @@ class Output:
         stream = sys.stderr if stderr else sys.stdout
         width = None if stream.isatty() else _UNBOUNDED
         # FORCE_COLOR and the like would bring escape sequences into pipes.
-        return Console(
+        return _Console(
             stderr=stderr,
             no_color=True if no_color else None,
             force_terminal=stream.isatty(),

@@ -20,7 +20,8 @@ from whatsapp_operator.cli.refusals import explain
 from whatsapp_operator.kube.client import EVENTS, PERSISTENT_VOLUME_CLAIMS, PODS, SESSIONS, Object
 from whatsapp_operator.kube.errors import KubeError, NotFoundError
 
-LOG_BYTES: Final = 5_000_000
+# The newest; `limitBytes` would keep the oldest. The kubelet bounds the bytes: it begins a new file at 10Mi.
+LOG_LINES: Final = 10_000
 OPERATOR_PORT: Final = 8081
 _LABEL: Final = re.compile(r'[{,](\w+)="([^"]*)"')
 _ABOUT: Final = """\
@@ -150,12 +151,12 @@ async def _events(cluster: Cluster, about: set[str]) -> str:
 
 
 async def _log(cluster: Cluster, path: str, **query: str) -> str:
-    return redact.text(await cluster.text(f"{path}/log", limitBytes=str(LOG_BYTES), timestamps="true", **query))
+    return redact.text(await cluster.text(f"{path}/log", tailLines=str(LOG_LINES), timestamps="true", **query))
 
 
 async def _operator_log(cluster: Cluster, path: str, keys: set[str]) -> str:
     """Without the lines that are about other sessions."""
-    whole = await cluster.text(f"{path}/log", limitBytes=str(LOG_BYTES))
+    whole = await cluster.text(f"{path}/log", tailLines=str(LOG_LINES))
     return redact.text("\n".join(line for line in whole.split("\n") if _concerns(line, keys)))
 
 

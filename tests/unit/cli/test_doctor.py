@@ -86,6 +86,25 @@ def test_a_stalled_session_is_told_with_remedy_and_command() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "result"),
+    [
+        (Reason.PROXY_FAILED, Result.BROKEN),
+        (Reason.CONNECT_FAILURE, Result.BROKEN),
+        (Reason.TEMPORARY_BAN, Result.BROKEN),
+        (Reason.STREAM_REPLACED, Result.BROKEN),
+        (Reason.CONNECTING, Result.WARNING),
+        (Reason.RECONNECTING, Result.WARNING),
+        (Reason.NOT_PAIRED, Result.WARNING),
+    ],
+)
+def test_a_connection_that_fails_is_a_broken_link(reason: Reason, result: Result) -> None:
+    [found] = doctor.conditions(session(condition("Connected", "False", reason), condition("Ready", "False", reason)))
+    assert found.result is result
+    assert reason in found.found
+    assert found.remedy == EXPLANATIONS[reason].remedy
+
+
+@pytest.mark.parametrize(
     ("holder", "seconds", "result"), [("a", 3, Result.OK), ("a", 60, Result.BROKEN), ("", 3, Result.BROKEN)]
 )
 def test_a_leader_is_one_that_was_heard_of(holder: str, seconds: float, result: Result) -> None:

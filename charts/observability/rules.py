@@ -204,7 +204,7 @@ GROUPS: Final = (
                 "10m",
                 Severity.WARNING,
                 "Only {{ $value | humanizePercentage }} of the pairing attempts by {{ $labels.method }} succeed.",
-                "Of at least five phones that scanned within the hour, fewer than half were linked.",
+                "Of at least five scans within the hour, by one phone or several, fewer than half ended in a linked device.",
             ),
             Alert(
                 "WhatsAppPairingDegraded",
@@ -217,7 +217,7 @@ GROUPS: Final = (
                 "1h",
                 Severity.INFO,
                 "Only {{ $value | humanizePercentage }} of a day's pairing attempts by {{ $labels.method }} succeed.",
-                "Of at least twenty phones that scanned within the day, more than one in five was not linked.",
+                "Of at least twenty scans within the day, by one phone or several, more than one in five linked no device.",
             ),
             Alert(
                 "WhatsAppPairingScanSlow",
@@ -275,11 +275,31 @@ GROUPS: Final = (
             ),
             Alert(
                 "WhatsAppSessionStalled",
-                _held(f'phase="{Phase.STALLED}", reason!="{Reason.CLIENT_OUTDATED}"'),
+                _held(f'phase="{Phase.STALLED}", reason!~"{_one_of(Reason.CLIENT_OUTDATED, Reason.CRASH_LOOPING)}"'),
                 "5m",
                 Severity.WARNING,
                 "Session {{ $labels.namespace }}/{{ $labels.name }} of tenant {{ $labels.tenant }} waits for a person.",
                 "The session cannot go on by itself: its condition Stalled says what a person has to do.",
+                Needs.SESSIONS,
+            ),
+            Alert(
+                "WhatsAppSessionCrashLooping",
+                # Told only while the kubelet backs off, five minutes at most; while the container runs the session is
+                # in another phase, so that neither lasts.
+                _expr(
+                    f"""
+                    sum_over_time(
+                      (max by (namespace, name, tenant) (whatsapp_session_info{{reason="{Reason.CRASH_LOOPING}"}}))[30m:1m]
+                    ) >= 10
+                      and on (namespace, name) last_over_time(whatsapp_session_info[5m])
+                    """
+                ),
+                "",
+                Severity.WARNING,
+                "The container of session {{ $labels.namespace }}/{{ $labels.name }} of tenant {{ $labels.tenant }} ends"
+                " again and again.",
+                "The session's container was not started again for ten of the last thirty minutes, because it keeps"
+                " ending. Between two attempts the session may even be connected.",
                 Needs.SESSIONS,
             ),
             Alert(
@@ -294,7 +314,20 @@ GROUPS: Final = (
             ),
             Alert(
                 "WhatsAppSessionFlapping",
-                "sum by (namespace, pod) (increase(whatsapp_session_connects_total[1h])) > 6",
+                # The first login of a process is mostly older than its first sample, so that nothing has increased.
+                _expr(
+                    """
+                    sum by (namespace, pod) (
+                      label_replace(increase(whatsapp_session_connects_total[1h]), "login", "later", "", "")
+                        or
+                      label_replace(
+                        (min_over_time(whatsapp_session_connects_total[1h])
+                          unless whatsapp_session_connects_total offset 1h) > bool 0,
+                        "login", "first", "", ""
+                      )
+                    ) > 6
+                    """
+                ),
                 "",
                 Severity.WARNING,
                 'Pod {{ $labels.namespace }}/{{ $labels.pod }} logs in {{ $value | printf "%.0f" }} times an hour.',

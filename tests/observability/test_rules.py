@@ -48,6 +48,10 @@ def info(name: str, phase: str, reason: str, pod: str = "operator-a") -> str:
     return f"whatsapp_session_info{{{labels}}}"
 
 
+def connects(instance: str) -> str:
+    return f'whatsapp_session_connects_total{{namespace="team", pod="wa-one", instance="{instance}"}}'
+
+
 def phases(labels: str = A, **counts: str) -> dict[str, str]:
     """Of all phases that the rules look at; those that are not given are 0."""
     known = {"Pending": "0x60", "Disconnected": "0x60", "Stalled": "0x60", "Connected": "0x60", **counts}
@@ -207,6 +211,57 @@ CASES = (
         too_early="3m",
         other="Suspended",
     ),
+    Case(
+        "WhatsAppSessionStalled",
+        "its container ends and is backed off",
+        {info("one", "Stalled", "CrashLooping"): "1x60"},
+        "20m",
+    ),
+    # What the kubelet does: it backs off for longer and longer, and the container runs for a minute each time.
+    *(
+        Case(
+            "WhatsAppSessionCrashLooping",
+            f"each time as {phase}",
+            {
+                info("one", "Stalled", "CrashLooping"): " ".join(["1x3 stale"] * 12),
+                info("one", phase, why): " ".join(["_x4 1 stale", *["_x3 1 stale"] * 11]),
+            },
+            "45m",
+            {"namespace": "team", "name": "one", "tenant": "acme"},
+            "The container of session team/one of tenant acme ends again and again.",
+        )
+        for phase, why in (
+            ("Disconnected", "Connecting"), ("Pending", "PodPending"), ("Starting", "Connecting"), ("Connected", "Connected"),
+        )
+    ),
+    Case(
+        "WhatsAppSessionCrashLooping",
+        "while another replica took over",
+        {
+            info("one", "Stalled", "CrashLooping"): "1x7 stale",
+            info("one", "Stalled", "CrashLooping", "operator-b"): "_x10 1x60",
+        },
+        "20m",
+        {"namespace": "team", "name": "one", "tenant": "acme"},
+        "The container of session team/one of tenant acme ends again and again.",
+    ),
+    Case(
+        "WhatsAppSessionCrashLooping",
+        "it ended twice",
+        {
+            info("one", "Stalled", "CrashLooping"): "1x2 stale _x5 1x2 stale",
+            info("one", "Connected", "Connected"): "_x3 1x4 stale _x3 1x60",
+        },
+        "20m",
+    ),
+    Case(
+        "WhatsAppSessionCrashLooping",
+        "it was mended",
+        {info("one", "Stalled", "CrashLooping"): "1x15 stale", info("one", "Connected", "Connected"): "_x16 1x60"},
+        "45m",
+    ),
+    Case("WhatsAppSessionCrashLooping", "it was deleted", {info("one", "Stalled", "CrashLooping"): "1x15 stale"}, "25m"),
+    Case("WhatsAppSessionCrashLooping", "another reason", {info("one", "Stalled", "AttemptsExhausted"): "1x60"}, "50m"),
     Case("WhatsAppSessionStalled", "outdated", {info("one", "Stalled", "ClientOutdated"): "1x60"}, "20m"),
     *one_session(
         "Starting",
@@ -238,12 +293,28 @@ CASES = (
     ),
     Case(
         "WhatsAppSessionFlapping",
-        "ten logins of a container that restarts",
-        {'whatsapp_session_connects_total{namespace="team", pod="wa-one"}': "0+1x5 0+1x5 5x60"},
+        "nine pods, one after the other, that had logged in before they were scraped",
+        {connects(f"10.0.0.{n}:8080"): f"_x{5 * n} 1x4 stale" for n in range(1, 10)},
         "59m",
         {"namespace": "team", "pod": "wa-one"},
-        "Pod team/wa-one logs in 10 times an hour.",
+        "Pod team/wa-one logs in 9 times an hour.",
     ),
+    Case(
+        "WhatsAppSessionFlapping",
+        "three pods, each of which lost its connection twice",
+        {connects(f"10.0.0.{n}:8080"): f"_x{15 * n - 15} 1x4 2x4 3x5 stale" for n in range(1, 4)},
+        "59m",
+        {"namespace": "team", "pod": "wa-one"},
+        "Pod team/wa-one logs in 9 times an hour.",
+    ),
+    Case(
+        "WhatsAppSessionFlapping",
+        "five pods that are seen from before their login",
+        {connects(f"10.0.0.{n}:8080"): f"_x{5 * n} 0 1x3 stale" for n in range(1, 6)},
+        "59m",
+    ),
+    Case("WhatsAppSessionFlapping", "many logins long ago", {connects("10.0.0.1:8080"): "50x180"}, "150m"),
+    Case("WhatsAppSessionFlapping", "the first that is scraped of it", {connects("10.0.0.1:8080"): "50x180"}, "30m"),
     Case(
         "WhatsAppSessionFlapping",
         "ten logins in ten hours",

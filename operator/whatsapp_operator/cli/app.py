@@ -41,22 +41,54 @@ app: Final = typer.Typer(
 )
 
 _WHERE: Final = "As kubectl"
+
+
+def _named(given: str) -> str:
+    # It becomes part of a path: nothing, or a slash, would lead to another object than was meant.
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", given):
+        raise typer.BadParameter(f"'{plain(given)}' is no name: that has small letters, digits and '-'.")
+    return given
+
+
+def _name(given: str | None) -> str | None:
+    return None if given is None else _named(given)
+
+
+def _namespace(given: str | None) -> str | None:
+    # Empty is that of the context, as for kubectl.
+    return _named(given) if given else None
+
+
+def _names(given: list[str] | None) -> list[str]:
+    return [_named(name) for name in given or ()]
+
+
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="Namespace.", autocompletion=complete_namespace, rich_help_panel=_WHERE),
+    typer.Option(
+        "--namespace",
+        "-n",
+        help="Namespace.",
+        autocompletion=complete_namespace,
+        callback=_namespace,
+        rich_help_panel=_WHERE,
+    ),
 ]
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.", rich_help_panel=_WHERE)]
 Kubeconfig = Annotated[
     str | None, typer.Option("--kubeconfig", help="Kubeconfig file; else $KUBECONFIG.", rich_help_panel=_WHERE)
 ]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colours; so does $NO_COLOR.", rich_help_panel=_WHERE)]
-Name = Annotated[str, typer.Argument(help="Name of the session.", autocompletion=complete_session)]
+Name = Annotated[str, typer.Argument(help="Name of the session.", autocompletion=complete_session, callback=_name)]
 MaybeName = Annotated[
-    str | None, typer.Argument(help="Name of a session.", metavar="[NAME]", autocompletion=complete_session)
+    str | None,
+    typer.Argument(help="Name of a session.", metavar="[NAME]", autocompletion=complete_session, callback=_name),
 ]
 Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")]
 OutputForm = Annotated[Format | None, typer.Option("--output", "-o", help="Form of the output.", show_default=False)]
-OperatorNamespace = Annotated[str, typer.Option("--operator-namespace", help="Where the operator runs.")]
+OperatorNamespace = Annotated[
+    str, typer.Option("--operator-namespace", help="Where the operator runs.", callback=_name)
+]
 Invert = Annotated[
     bool, typer.Option("--invert", help="Without colours: the terminal's background is light, not dark.")
 ]
@@ -454,7 +486,9 @@ async def report_(
     setting: Setting,
     sessions: Annotated[
         list[str] | None,
-        typer.Argument(help="Sessions; all of the namespace if none is named.", autocompletion=complete_session),
+        typer.Argument(
+            help="Sessions; all of the namespace if none is named.", autocompletion=complete_session, callback=_names
+        ),
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", help="Where to write it; - is standard output.", show_default=False)

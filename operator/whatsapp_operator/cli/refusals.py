@@ -1,5 +1,6 @@
 """What a failed request means to the person who asked, with the command that helps."""
 
+import hashlib
 import re
 import shlex
 from dataclasses import dataclass
@@ -46,11 +47,15 @@ class Right:
         return f"{self.verb} on {self.kind}{about} {where}"
 
     def grant(self, user: str) -> tuple[str, str]:
-        """Two commands with which an administrator gives the right to the user."""
-        name = f"kubectl-wa-{self.verb}-{self.resource.replace('/', '-')}"
+        """Two commands with which an administrator gives the right to the user.
+
+        Each right of each user has a name of its own: what gives one never stands in the way of another, or widens it.
+        """
+        own = hashlib.sha256(f"{self}\0{user}".encode()).hexdigest()[:8]
+        name = f"kubectl-wa-{self.verb}-{self.resource.replace('/', '-')}-{own}"
         role = "role" if self.namespace else "clusterrole"
         scope = f" -n {self.namespace}" if self.namespace else ""
-        only = f" --resource-name={self.name}" if self.name else ""
+        only = f" --resource-name={shlex.quote(self.name)}" if self.name else ""
         return (
             f"kubectl create {role} {name} --verb={self.verb} --resource={self.kind}{only}{scope}",
             f"kubectl create {role}binding {name} --{role}={name} {_subject(user)}{scope}",

@@ -49,6 +49,23 @@ def test_a_wrong_line_is_a_usage_error(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == Exit.USAGE
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", ""],
+        ["suspend", "support/status"],
+        ["logs", ".."],
+        ["report", "support", "support?watch"],
+        ["list", "-n", "shop/secrets"],
+        ["doctor", "--operator-namespace", ""],
+    ],
+)
+def test_what_would_lead_to_another_object_is_no_name(arguments: list[str]) -> None:
+    told = CliRunner().invoke(app, ["--kubeconfig", "/nowhere", *arguments])
+    assert told.exit_code == Exit.USAGE
+    assert "is no name" in told.stderr
+
+
 def test_the_version_is_told() -> None:
     told = CliRunner().invoke(app, ["--version"])
     assert (told.exit_code, told.stdout) == (Exit.OK, f"kubectl-wa {__version__}\n")

@@ -1,5 +1,6 @@
 """A refusal names the right that is missing, and commands that give just that."""
 
+import re
 import shlex
 
 import pytest
@@ -46,41 +47,43 @@ def test_the_right_is_read_from_the_refusal(message: str, right: Right, user: st
 
 
 @pytest.mark.parametrize(
-    ("right", "user", "commands"),
+    ("right", "user", "kind", "rules", "subject"),
     [
         (
             Right("get", "secrets", "", "shop", "wa-support"),
             USER,
-            (
-                "kubectl create role kubectl-wa-get-secrets --verb=get --resource=secrets --resource-name=wa-support"
-                " -n shop",
-                "kubectl create rolebinding kubectl-wa-get-secrets --role=kubectl-wa-get-secrets"
-                f" --user={shlex.quote(USER)} -n shop",
-            ),
+            "role",
+            "--verb=get --resource=secrets --resource-name=wa-support -n shop",
+            f"--user={shlex.quote(USER)} -n shop",
         ),
         (
-            Right("get", "pods/log", "", "shop"),
+            Right("get", "pods/log", "", "shop", "a b"),
             "system:serviceaccount:ci:bot",
-            (
-                "kubectl create role kubectl-wa-get-pods-log --verb=get --resource=pods/log -n shop",
-                "kubectl create rolebinding kubectl-wa-get-pods-log --role=kubectl-wa-get-pods-log"
-                " --serviceaccount=ci:bot -n shop",
-            ),
+            "role",
+            "--verb=get --resource=pods/log --resource-name='a b' -n shop",
+            "--serviceaccount=ci:bot -n shop",
         ),
         (
             Right("list", "whatsappsessions", "whatsapp-operator.io"),
             "ann",
-            (
-                "kubectl create clusterrole kubectl-wa-list-whatsappsessions --verb=list"
-                " --resource=whatsappsessions.whatsapp-operator.io",
-                "kubectl create clusterrolebinding kubectl-wa-list-whatsappsessions"
-                " --clusterrole=kubectl-wa-list-whatsappsessions --user=ann",
-            ),
+            "clusterrole",
+            "--verb=list --resource=whatsappsessions.whatsapp-operator.io",
+            "--user=ann",
         ),
     ],
 )
-def test_the_remedy_gives_that_right_and_no_other(right: Right, user: str, commands: tuple[str, str]) -> None:
-    assert right.grant(user) == commands
+def test_the_remedy_gives_that_right_and_no_other(right: Right, user: str, kind: str, rules: str, subject: str) -> None:
+    role, binding = right.grant(user)
+    name = role.split()[3]
+    assert re.fullmatch(rf"kubectl-wa-{right.verb}-{right.resource.replace('/', '-')}-[0-9a-f]{{8}}", name)
+    assert role == f"kubectl create {kind} {name} {rules}"
+    assert binding == f"kubectl create {kind}binding {name} --{kind}={name} {subject}"
+
+
+def test_the_rights_of_two_people_and_of_two_sessions_are_apart() -> None:
+    one, other = (Right("get", "secrets", "", "shop", f"wa-{name}") for name in ("support", "sales"))
+    grants = (one.grant("ann"), one.grant("bob"), other.grant("ann"))
+    assert len({role.split()[3] for role, _ in grants}) == 3
 
 
 @pytest.mark.parametrize(

@@ -40,12 +40,12 @@ local cluster, with the simulator in the place of WhatsApp (`python -m tests.obs
   the next leader has read everything: `last_over_time(...[5m])` bridges that; the alerts below do so.
 - **What finished while no operator ran** is counted by the next one, once: by a replica that was scraped before it took
   over, `increase` sees it; by one that is new, it is in its first sample already, in which nothing has increased. What
-  was counted and not yet scraped when an operator was killed is missing in Prometheus, not in the status of the sessions.
+  was counted and not yet scraped when an operator was killed is missing in Prometheus, not in the status of sessions.
 - **Without the gauges of single sessions** (`metrics.perSession: false`, for very many sessions) there is no
   `whatsapp_session_info` and no `whatsapp_session_condition`: the alerts that need them never fire, and two tables of
   the dashboard are empty. The alerts that count (`WhatsAppSessionsDown`, `WhatsAppSessionsBanned`,
-  `WhatsAppClientOutdated`) work as before, but **nobody is told of one to four sessions that are lost, wait for a person
-  or crash**, nor of more that are no fifth of all: look at the dashboard, or write a rule on
+  `WhatsAppClientOutdated`) work as before, but **nobody is told of one to four sessions that are lost, crash or wait
+  for a person**, nor of more that are no fifth of all: look at the dashboard, or write a rule on
   `namespace_phase:whatsapp_sessions:max`. With them, a session has one series of the former and at most eight of the
   latter, some 750 bytes of each scrape.
 """

@@ -204,7 +204,7 @@ GROUPS: Final = (
                 "10m",
                 Severity.WARNING,
                 "Only {{ $value | humanizePercentage }} of the pairing attempts by {{ $labels.method }} succeed.",
-                "Of at least five scans within the hour, by one phone or several, fewer than half ended in a linked device.",
+                "Of at least five scans within the hour, by one phone or several, fewer than half linked a device.",
             ),
             Alert(
                 "WhatsAppPairingDegraded",
@@ -217,7 +217,8 @@ GROUPS: Final = (
                 "1h",
                 Severity.INFO,
                 "Only {{ $value | humanizePercentage }} of a day's pairing attempts by {{ $labels.method }} succeed.",
-                "Of at least twenty scans within the day, by one phone or several, more than one in five linked no device.",
+                "Of at least twenty scans within a day, by one phone or several, more than one in five linked no"
+                " device.",
             ),
             Alert(
                 "WhatsAppPairingScanSlow",
@@ -288,16 +289,16 @@ GROUPS: Final = (
                 # in another phase, so that neither lasts.
                 _expr(
                     f"""
-                    sum_over_time(
-                      (max by (namespace, name, tenant) (whatsapp_session_info{{reason="{Reason.CRASH_LOOPING}"}}))[30m:1m]
-                    ) >= 10
+                    sum_over_time((
+                      max by (namespace, name, tenant) (whatsapp_session_info{{reason="{Reason.CRASH_LOOPING}"}})
+                    )[30m:1m]) >= 10
                       and on (namespace, name) last_over_time(whatsapp_session_info[5m])
                     """
                 ),
                 "",
                 Severity.WARNING,
-                "The container of session {{ $labels.namespace }}/{{ $labels.name }} of tenant {{ $labels.tenant }} ends"
-                " again and again.",
+                "The container of session {{ $labels.namespace }}/{{ $labels.name }} of tenant {{ $labels.tenant }}"
+                " ends again and again.",
                 "The session's container was not started again for ten of the last thirty minutes, because it keeps"
                 " ending. Between two attempts the session may even be connected.",
                 Needs.SESSIONS,

@@ -231,7 +231,10 @@ CASES = (
             "The container of session team/one of tenant acme ends again and again.",
         )
         for phase, why in (
-            ("Disconnected", "Connecting"), ("Pending", "PodPending"), ("Starting", "Connecting"), ("Connected", "Connected"),
+            ("Disconnected", "Connecting"),
+            ("Pending", "PodPending"),
+            ("Starting", "Connecting"),
+            ("Connected", "Connected"),
         )
     ),
     Case(
@@ -260,7 +263,12 @@ CASES = (
         {info("one", "Stalled", "CrashLooping"): "1x15 stale", info("one", "Connected", "Connected"): "_x16 1x60"},
         "45m",
     ),
-    Case("WhatsAppSessionCrashLooping", "it was deleted", {info("one", "Stalled", "CrashLooping"): "1x15 stale"}, "25m"),
+    Case(
+        "WhatsAppSessionCrashLooping",
+        "it was deleted",
+        {info("one", "Stalled", "CrashLooping"): "1x15 stale"},
+        "25m",
+    ),
     Case("WhatsAppSessionCrashLooping", "another reason", {info("one", "Stalled", "AttemptsExhausted"): "1x60"}, "50m"),
     Case("WhatsAppSessionStalled", "outdated", {info("one", "Stalled", "ClientOutdated"): "1x60"}, "20m"),
     *one_session(

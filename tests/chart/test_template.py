@@ -213,6 +213,12 @@ def test_the_definition_is_the_generated_one_and_stays() -> None:
     assert definition["metadata"]["annotations"] == KEPT
 
 
+def test_the_policies_outlive_the_release_as_the_bindings_of_session_pods_do() -> None:
+    objects = of_kind(render(), "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    assert len(objects) == 2 * len(POLICIES)
+    assert [found["metadata"].get("annotations") for found in objects] == [KEPT] * len(objects)
+
+
 def test_definition_and_policies_may_be_left_to_somebody_else() -> None:
     objects = render({"crds": {"install": False}, "admissionPolicies": {"install": False}})
     kinds = ("CustomResourceDefinition", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.documentation.shell_blocks import blocks
 from tests.scenario import Kubectl
 from tests.waiting import eventually
 from whatsapp_operator.api import names
+from whatsapp_operator.controller.policies import POLICIES
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 DEFINITION = f"{DEFINITIONS}/{names.PLURAL}.{names.GROUP}"
@@ -186,8 +188,12 @@ def test_a_release_from_its_installation_to_its_return(api: ApiServer, release: 
 
     objects = render()
     release.run("uninstall", RELEASE)
-    left = [found["kind"] for found in objects if api.find(api.path_of(found)) is not None]
-    assert left == ["CustomResourceDefinition"]
+    left = Counter(found["kind"] for found in objects if api.find(api.path_of(found)) is not None)
+    assert left == {
+        "CustomResourceDefinition": 1,
+        "ValidatingAdmissionPolicy": len(POLICIES),
+        "ValidatingAdmissionPolicyBinding": len(POLICIES),
+    }
     assert claim_key(api) == key
     assert api.find(sessions_path("default", "kept")) is not None
 

@@ -110,8 +110,8 @@ def build(
 
     `archive` is where to put it, by default in a file of this checkout and `tag`. `BASE_IMAGE` is the Debian base
     unless `build_args` names another: a reference, or `oci-archive:FILE`. Steps are cached between builds, if `cached`.
-    A RUN step can mount this machine's pip index settings and CA certificates, the secrets `pip.conf` (at /etc/pip.conf)
-    and `ca-certificates` (at its default place); the image holds nothing of them.
+    A RUN step can mount this machine's pip index settings and CA certificates, the secrets `pip.conf` (at
+    /etc/pip.conf) and `ca-certificates` (at its default place); the image holds nothing of them.
     Raises ClusterError if the build fails or this user is not root.
     """
     packages.ensure(packages.IMAGES)

@@ -171,8 +171,8 @@ audit: venv ## Fail on locked packages with known vulnerabilities, or when no da
 
 .PHONY: release
 release: venv ## Build all that is released of VERSION=x.y.z into dist/release, the images for REGISTRY (docs/release.md).
-	@test -n "$(VERSION)" || { echo "say which: make release VERSION=x.y.z" >&2; exit 1; }
-	$(PY) -m images.release $(VERSION) $(if $(REGISTRY),--registry $(REGISTRY))
+	@test -n '$(VERSION)' || { echo "say which: make release VERSION=x.y.z" >&2; exit 1; }
+	$(PY) -m images.release '$(VERSION)' --registry='$(REGISTRY)'
 
 .PHONY: clean
 clean: ## Remove what make made in this checkout (the user's caches stay, see CONTRIBUTING.md).

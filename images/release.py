@@ -22,8 +22,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from charts import render
 from images import build, inventory, licences, sbom, version
 from images.version import ReleaseError
@@ -142,6 +140,7 @@ def go_texts(contents: inventory.Inventory) -> dict[str, str]:
 def chart(root: Path, wanted: str, destination: Path, registry: str, digests: dict[str, str], epoch: str) -> None:
     """Packages the chart with the images' digests in its values, and renders it for kubectl.
 
+    Without a registry the package asks for the repositories and the manifest has the example's, as those of a checkout.
     `epoch` is the time of the package's files, in seconds.
     """
     with tempfile.TemporaryDirectory(prefix="chart-") as directory:
@@ -150,10 +149,11 @@ def chart(root: Path, wanted: str, destination: Path, registry: str, digests: di
         values = copy / "values.yaml"
         text = values.read_text()
         for name in RELEASED:
+            repository = f"{registry}/{name}" if registry else '""'
             text, count = re.subn(
                 rf"^({name}:\n(?:(?:  .*)?\n)*?  image:\n(?:    .*\n)*?    repository: )\S*\n"
                 r"((?:    .*\n)*?    digest: )\S*\n",
-                rf'\g<1>{registry}/{name}\n\g<2>"{digests[name]}"\n',
+                rf'\g<1>{repository}\n\g<2>"{digests[name]}"\n',
                 text,
                 flags=re.MULTILINE,
             )
@@ -162,8 +162,10 @@ def chart(root: Path, wanted: str, destination: Path, registry: str, digests: di
         values.write_text(text)
         environment = {"SOURCE_DATE_EPOCH": epoch}
         render.helm("package", str(copy), "--destination", str(destination), environment=environment)
-    images = {name: yaml.safe_load(text)[name]["image"] for name in RELEASED}
-    manifest = render.manifest({name: {"image": image} for name, image in images.items()})
+    named = {
+        name: {"repository": f"{registry or render.REGISTRY}/{name}", "digest": digests[name]} for name in RELEASED
+    }
+    manifest = render.manifest({name: {"image": image} for name, image in named.items()})
     (destination / f"whatsapp-operator-{wanted}.yaml").write_text(manifest)
 
 
@@ -193,7 +195,7 @@ def release(root: Path, wanted: str, registry: str) -> Path:
     with tempfile.TemporaryDirectory(prefix="release-", dir=target.parent) as directory:
         destination = Path(directory) / "release"
         destination.mkdir()
-        digests = images(root, wanted, destination, registry)
+        digests = images(root, wanted, destination, registry or build.REPOSITORY)
         chart(root, wanted, destination, registry, digests, epoch)
         wheel(root, destination, epoch)
         notes = version.sections((root / "CHANGELOG.md").read_text())[wanted]
@@ -207,9 +209,8 @@ def release(root: Path, wanted: str, registry: str) -> Path:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m images.release", description=__doc__)
     parser.add_argument("version", help="x.y.z, or x.y.z-rc.n")
-    parser.add_argument(
-        "--registry", default="whatsapp-operator", help="where the images will be pushed; the chart names it"
-    )
+    # None is assumed: whoever owned it would have the operator's rights.
+    parser.add_argument("--registry", default="", help="where the images will be pushed; the chart names it")
     options = parser.parse_args(arguments)
     try:
         target = release(CHECKOUT, options.version, options.registry)

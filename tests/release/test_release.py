@@ -179,6 +179,20 @@ def test_the_chart_installs_what_was_released_and_is_packaged_the_same_each_time
         assert "whatsapp-operator/operator:" not in text
 
 
+def test_without_a_registry_no_image_is_pulled_from_where_a_stranger_could_put_it(tmp_path: Path) -> None:
+    release.chart(CHECKOUT, build.version(), tmp_path, "", DIGESTS, "1767225600")
+    package = str(tmp_path / f"whatsapp-operator-{build.version()}.tgz")
+    with pytest.raises(render.HelmError, match=r"operator\.image\.repository: must be set"):
+        render.helm("template", "whatsapp-operator", package)
+    given = ["--set=claimKey.existingSecret=x"]
+    given += [f"--set={name}.image.repository=registry.example/{name}" for name in DIGESTS]
+    templated = render.helm("template", "whatsapp-operator", package, *given)
+    manifest = (tmp_path / f"whatsapp-operator-{build.version()}.yaml").read_text()
+    for name, digest in DIGESTS.items():
+        assert f"registry.example/{name}@{digest}" in templated
+        assert f"{render.REGISTRY}/{name}@{digest}" in manifest
+
+
 def test_checksums_are_what_sha256sum_checks(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"2")
     (tmp_path / "a").write_bytes(b"1")

@@ -1,6 +1,7 @@
 """The workflows run what a person runs, and no more of the world than they say."""
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,17 @@ def test_a_tag_is_built_by_the_target_of_the_release() -> None:
     assert 'make release VERSION="${TAG#v}"' in commands(build)
     assert publish["needs"] == "build"
     assert "sha256sum --check SHA256SUMS" in commands(publish)
+    (published,) = [command for command in commands(publish) if command.startswith("gh release create")]
+    assert '--prerelease="$PRERELEASE"' in published
+
+
+@pytest.mark.parametrize("version", ["1;id", "$HOME", "a b"])
+def test_a_version_is_one_word_whatever_is_in_it(version: str) -> None:
+    """Of it the shell makes nothing, as of a registry: a tag may have any such name."""
+    given = [f"VERSION={version.replace('$', '$$')}", f"REGISTRY={version.replace('$', '$$')}"]
+    told = subprocess.run(
+        ["make", "--dry-run", "release", *given], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    ).stdout
+    (line,) = [line for line in told.splitlines() if "images.release" in line]
+    assert shlex.split(line)[-2:] == [version, f"--registry={version}"]
+    assert f"'{version}'" in line

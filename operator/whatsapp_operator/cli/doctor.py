@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 from rich.text import Text
@@ -29,6 +30,8 @@ LEADER_LEASE: Final = "whatsapp-operator-leader"
 POLICIES: Final = ("whatsapp-session-references", "whatsapp-session-secret", "whatsapp-session-status")
 # A pod reports a change within a second; it says nothing for as long as nothing changes.
 _LEASE_GRACE: Final = timedelta(seconds=5)
+# So long a pod may take to start, once it was made or has moved, before that is a fault.
+_START_GRACE: Final = timedelta(seconds=60)
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments")
 EVERY_POLICY: Final = Resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies")
 BINDINGS: Final = Resource("admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings")
@@ -134,10 +137,14 @@ class Doctor:
             command = f"kubectl wa link {name} -n {namespace} --tenant TENANT"
             found = f"there is no {name} in namespace {namespace}"
             return [Check("session", Result.BROKEN, found, "Make it:", command)]
+        except KubeError as error:
+            return [_not_seen("session", error)]
         now = await self._cluster.now()
         checks = [accepted(session), claimed(session)]
         volume = await self._owned("volume", PERSISTENT_VOLUME_CLAIMS, session)
-        checks.append(volume if isinstance(volume, Check) else await self._volume(session, volume))
+        if not isinstance(volume, Check):
+            volume = await self._guarded("volume", partial(self._volume, session, volume))
+        checks.append(volume)
         secret = await self._owned("secret", SECRETS, session)
         checks.append(secret if isinstance(secret, Check) else Check("secret", Result.OK, f"{_named(secret)} is there"))
         pod = await self._owned("pod", PODS, session)
@@ -157,7 +164,7 @@ class Doctor:
         try:
             body = await self._cluster.client.get(resource, session.namespace, owned)
         except NotFoundError:
-            return absent(link, session)
+            return absent(link, session, await self._cluster.now())
         except KubeError as error:
             return _not_seen(link, error)
         uid = (body["metadata"].get("labels") or {}).get(names.LABEL_SESSION_UID)
@@ -226,7 +233,7 @@ class Doctor:
         try:
             group = await self._cluster.json(f"/apis/{names.GROUP}")
         except NotFoundError:
-            remedy = "Install the operator (docs/install.md); its chart brings the definition."
+            remedy = "Install the operator; its chart brings the definition."
             return Check("definition", Result.BROKEN, "WhatsAppSession is not defined in this cluster", remedy)
         served = [found["version"] for found in group.get("versions") or ()]
         if names.VERSION not in served:
@@ -267,7 +274,7 @@ class Doctor:
                 lacking.append(f"{verb} {kind} (for {commands})")
         if not lacking:
             return Check("your rights", Result.OK, f"every command may be used in namespace {namespace}")
-        remedy = "docs/kubectl-plugin.md has a Role; ask an administrator for what you need of it."
+        remedy = "Ask an administrator for what you need; the plugin's page in the documentation has a Role."
         result = Result.BROKEN if "list, status" in lacking[0] else Result.WARNING
         return Check("your rights", result, f"in namespace {namespace} you lack {'; '.join(lacking)}", remedy)
 
@@ -347,16 +354,28 @@ def claimed(session: Session) -> Check:
     return Check("phone claim", Result.WARNING, f"{found.reason or 'not told yet'}: {found.message}".rstrip(": "))
 
 
-def absent(link: str, session: Session) -> Check:
+def _starting(session: Session, now: datetime) -> Result:
+    """What it is that something of the pod is missing: in its first seconds nothing but a matter of time."""
+    why = session.condition(ConditionType.POD_READY)
+    since = parse_time(why.since)
+    young = since is not None and now - since < _START_GRACE
+    return Result.WARNING if young and why.reason == Reason.POD_PENDING else Result.BROKEN
+
+
+def absent(link: str, session: Session, now: datetime) -> Check:
     """A volume, Secret or pod that is not there."""
     owned = names.owned_name(session.name)
-    if link == "pod" and session.suspended:
+    # One that was made suspended has needed none of them yet.
+    if session.suspended and (link == "pod" or not session.status.get("authPaired")):
         return Check(link, Result.OK, "none, as spec.suspend asks for")
     why = session.condition(ConditionType.POD_READY)
     found = f"there is no {owned}"
+    if session.deleting:
+        return Check(link, Result.WARNING, f"{found}: the session is being deleted")
+    result = _starting(session, now)
     if why.reason and not why.is_true:
-        return Check(link, Result.BROKEN, f"{found}: {why.reason}: {why.message}", why.remedy)
-    return Check(link, Result.BROKEN, found, "The operator makes it; see the links operator and leader.")
+        return Check(link, result, f"{found}: {why.reason}: {why.message}", why.remedy)
+    return Check(link, result, found, "The operator makes it; see the links operator and leader.")
 
 
 def pod_runs(session: Session, pod: Object, now: datetime) -> Check:
@@ -375,7 +394,8 @@ def pod_runs(session: Session, pod: Object, now: datetime) -> Check:
     command = command_of(why.reason, session.name, session.namespace)
     tail = "" if why.is_true else f": {why.reason}: {why.message}"
     describe = f"kubectl describe pod {_named(pod)} -n {session.namespace}"
-    return Check("pod", Result.BROKEN, f"{where}{about}{tail}", why.remedy, command or describe)
+    result = _starting(session, now)
+    return Check("pod", result, f"{where}{about}{tail}", why.remedy, command or describe)
 
 
 def _created(found: Object, now: datetime) -> datetime:
@@ -392,9 +412,9 @@ def reported(session: Session, pod: Object | None, now: datetime) -> Check:
     if session.suspended:
         return Check("report", Result.OK, "none is due while the session is suspended")
     if not report.get("podUID"):
-        return Check("report", Result.BROKEN, "the session pod has not reported", *unheard)
+        return Check("report", _starting(session, now), "the session pod has not reported", *unheard)
     if pod is not None and report["podUID"] != pod["metadata"].get("uid"):
-        return Check("report", Result.BROKEN, "the last report is of an earlier pod", *unheard)
+        return Check("report", _starting(session, now), "the last report is of an earlier pod", *unheard)
     return Check("report", Result.OK, f"{report.get('machine')}, {ago(report.get('reportedAt'), now)}")
 
 

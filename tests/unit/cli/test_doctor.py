@@ -1,17 +1,23 @@
 """Each link of the chain by what the API server has of it."""
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
 
+from tests.apiserver import ROOT
 from tests.unit.cli.test_linking import EXHAUSTED, READY, SHOWS, changed, condition, session
 from whatsapp_operator.api import names
 from whatsapp_operator.api.crd import custom_resource_definition
 from whatsapp_operator.api.reasons import EXPLANATIONS, Reason
-from whatsapp_operator.cli import doctor
-from whatsapp_operator.cli.doctor import Check, Result
+from whatsapp_operator.cli import doctor, report
+from whatsapp_operator.cli.cluster import Cluster
+from whatsapp_operator.cli.doctor import Check, Doctor, Result
 from whatsapp_operator.cli.reading import Session
+from whatsapp_operator.controller import policies, settings
+from whatsapp_operator.kube.errors import ForbiddenError
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 PAUSED = {"annotations": {names.ANNOTATION_PAUSED: "true"}}
@@ -28,6 +34,12 @@ def pod(phase: str = "Running", *, ready: bool = True, uid: str = "p", waiting: 
             "containerStatuses": [{"restartCount": 3, "state": state}],
         },
     }
+
+
+def starts(seconds: float) -> Session:
+    """Whose pod has been starting for so long."""
+    since = (NOW - timedelta(seconds=seconds)).isoformat()
+    return session({**condition("PodReady", "False", Reason.POD_PENDING), "lastTransitionTime": since})
 
 
 def reports(uid: str) -> Session:
@@ -60,11 +72,27 @@ def reports(uid: str) -> Session:
             "(CrashLoopBackOff): CrashLooping",
         ),
         (
-            doctor.absent("pod", session(condition("PodReady", "False", Reason.POD_REJECTED))),
+            doctor.absent("pod", session(condition("PodReady", "False", Reason.POD_REJECTED)), NOW),
             Result.BROKEN,
             "there is no wa-support: PodRejected",
         ),
-        (doctor.absent("pod", changed(READY, spec={"suspend": True})), Result.OK, "spec.suspend"),
+        (doctor.absent("pod", changed(READY, spec={"suspend": True}), NOW), Result.OK, "spec.suspend"),
+        # It was made so: nothing of it has been needed yet.
+        (doctor.absent("volume", changed(session(), spec={"suspend": True}), NOW), Result.OK, "spec.suspend"),
+        (doctor.absent("secret", changed(session(), spec={"suspend": True}), NOW), Result.OK, "spec.suspend"),
+        (
+            doctor.absent("volume", changed(session(authPaired=True), spec={"suspend": True}), NOW),
+            Result.BROKEN,
+            "there is no wa-support",
+        ),
+        (doctor.absent("pod", changed(READY, metadata={"deletionTimestamp": "now"}), NOW), Result.WARNING, "deleted"),
+        # In its first seconds no pod is ready.
+        (doctor.absent("pod", starts(10), NOW), Result.WARNING, "PodPending"),
+        (doctor.pod_runs(starts(10), pod("Pending", ready=False), NOW), Result.WARNING, "Pending"),
+        (doctor.reported(starts(10), pod(), NOW), Result.WARNING, "not reported"),
+        (doctor.absent("pod", starts(90), NOW), Result.BROKEN, "PodPending"),
+        (doctor.pod_runs(starts(90), pod("Pending", ready=False), NOW), Result.BROKEN, "Pending"),
+        (doctor.reported(starts(90), pod(), NOW), Result.BROKEN, "not reported"),
         (doctor.reported(reports("p"), pod(uid="p"), NOW), Result.OK, "Connected, 0s ago"),
         (doctor.reported(reports("p"), pod(uid="q"), NOW), Result.BROKEN, "earlier pod"),
         (doctor.reported(READY, pod(), NOW), Result.BROKEN, "has not reported"),
@@ -152,6 +180,27 @@ def test_the_first_broken_link_is_named() -> None:
     checks = [Check("a", Result.OK, ""), Check("b", Result.BROKEN, ""), Check("c", Result.BROKEN, "")]
     assert doctor.document(checks)["broken"] == "b"
     assert doctor.document(checks[:1])["broken"] is None
+
+
+async def test_a_session_that_may_not_be_read_costs_no_other_check() -> None:
+    class Closed(Cluster):
+        def __init__(self) -> None:
+            self.namespace = "shop"
+
+        async def session(self, name: str) -> Any:
+            raise ForbiddenError(f'whatsappsessions "{name}" is forbidden: by a policy', code=403)
+
+    [found] = await Doctor(Closed(), "system").session("support")
+    assert (found.name, found.result) == ("session", Result.BROKEN)
+
+
+def test_what_it_looks_for_is_what_the_operator_makes() -> None:
+    assert doctor.POLICIES == policies.POLICIES
+    assert doctor.LEADER_LEASE == settings.LEADER_LEASE
+    [port] = [field.default for field in fields(settings.Settings) if field.name == "http_port"]
+    assert port == report.OPERATOR_PORT
+    chart = yaml.safe_load((ROOT / "charts" / "whatsapp-operator" / "Chart.yaml").read_text())
+    assert chart["kubeVersion"] == f">={'.'.join(map(str, doctor.LEAST_VERSION))}.0-0"
 
 
 def test_every_field_of_the_definition_is_known() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import os
 import re
 import signal
 import sys
@@ -28,7 +29,7 @@ from whatsapp_operator.cli.shown import Shown
 from whatsapp_operator.cli.wish import Wish
 from whatsapp_operator.cli.words import countdown, plain
 from whatsapp_operator.kube.client import PODS, SESSIONS
-from whatsapp_operator.kube.errors import KubeError, NotFoundError
+from whatsapp_operator.kube.errors import InvalidError, KubeError, NotFoundError
 
 app: Final = typer.Typer(
     name="kubectl-wa",
@@ -471,6 +472,13 @@ async def logs(
         try:
             async for line in cluster.lines(path, **query):
                 setting.output.line(plain(line), whole=True)
+        except InvalidError as error:
+            # So it is answered while the container is being made, and where none has ended before.
+            raise CliError(
+                f"{name} has no such log now: {error.message}",
+                f"  kubectl wa doctor {name} -n {cluster.namespace}",
+                code=Exit.NOT_FOUND,
+            ) from None
         except NotFoundError:
             why = session.condition(ConditionType.POD_READY)
             raise CliError(
@@ -506,14 +514,22 @@ async def report_(
         return
     target = file or Path(f"{folder}.tar.gz")
     try:
-        target.touch(mode=0o600)
-        target.write_bytes(packed)
+        _keep(target, packed)
     except OSError as error:
         raise CliError(f"cannot write {target}: {error.strerror}") from None
     setting.output.line(str(target))
     setting.output.say(f"{len(bundle.files)} files; Secrets were not read, numbers, codes, keys and tokens are masked.")
     for missing in bundle.missing:
         setting.output.say(f"not collected: {missing}")
+
+
+def _keep(target: Path, content: bytes) -> None:
+    """A file that its owner alone may read."""
+    with open(target, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        # One that was there before may be open to others; what is no file, as /dev/stdout, is left as it is.
+        if target.is_file():
+            target.chmod(0o600)
+        file.write(content)
 
 
 @app.command("doctor")

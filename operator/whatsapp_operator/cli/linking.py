@@ -243,7 +243,10 @@ class Follower:
             except _PASSING as error:
                 sight = Sight(Stage.WAIT, f"The API server does not answer, trying again: {error.message}")
             if session is not None:
-                hint = "" if session.observed or now - began < _OPERATOR_PATIENCE else _NO_OPERATOR
+                # A relink is an annotation, which does not count as a change of the spec.
+                unseen = asked is not None and session.part("relink").get("requestID") == asked.before
+                waits = (unseen or not session.observed) and now - began >= _OPERATOR_PATIENCE
+                hint = _NO_OPERATOR if waits else ""
                 show(session, Sight(sight.stage, f"{sight.text} {hint}".strip()), shown, now)
             if (now - began).total_seconds() > self._seconds:
                 raise CliError(

@@ -119,7 +119,8 @@ class Output:
     def document(self, found: Any, form: Format) -> None:
         """As JSON or YAML, without anything of the terminal's."""
         if form is Format.JSON:
-            self.console.file.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+            # A terminal obeys control characters, some of which JSON leaves as they are.
+            self.console.file.write(json.dumps(found, indent=2, ensure_ascii=self.is_terminal) + "\n")
         else:
             self.console.file.write(yaml.safe_dump(found, sort_keys=False, width=_UNBOUNDED, allow_unicode=True))
 

@@ -17,6 +17,7 @@ from whatsapp_operator.cli import doctor, redact
 from whatsapp_operator.cli.cluster import Cluster
 from whatsapp_operator.cli.doctor import DEPLOYMENTS, OPERATOR, Doctor
 from whatsapp_operator.cli.refusals import explain
+from whatsapp_operator.cli.words import count
 from whatsapp_operator.kube.client import EVENTS, PERSISTENT_VOLUME_CLAIMS, PODS, SESSIONS, Object
 from whatsapp_operator.kube.errors import KubeError, NotFoundError
 
@@ -51,10 +52,12 @@ class Bundle:
         """The file as `read` gives it, redacted already."""
         try:
             self.files[name] = await read()
-        except NotFoundError:
-            self.missing.append(f"{name}: it is not there")
         except KubeError as error:
-            self.missing.append(f"{name}: {redact.text(explain(error).message)}")
+            self.miss(name, error)
+
+    def miss(self, name: str, error: KubeError) -> None:
+        why = "it is not there" if isinstance(error, NotFoundError) else redact.text(explain(error).message)
+        self.missing.append(f"{name}: {why}")
 
     def pack(self, folder: str, now: datetime) -> bytes:
         """A tar, compressed; every file in one folder."""
@@ -75,13 +78,13 @@ async def collect(cluster: Cluster, wanted: Sequence[str], operator_namespace: s
     """The named sessions of the namespace, all of them if none is named.
 
     Raises:
-        KubeError: not even the sessions can be read.
+        KubeError: none of the sessions can be read.
     """
+    bundle, now = Bundle(), await cluster.now()
     if wanted:
-        sessions = [await cluster.session(name) for name in wanted]
+        sessions = await _named(bundle, cluster, wanted)
     else:
         sessions, _ = await cluster.sessions()
-    bundle, now = Bundle(), await cluster.now()
     what = ", ".join(wanted) or "all sessions"
     bundle.files["README.txt"] = _ABOUT.format(
         version=__version__, now=f"{now:%Y-%m-%d %H:%M:%SZ}", what=f"{what} in namespace {cluster.namespace}"
@@ -96,6 +99,20 @@ async def collect(cluster: Cluster, wanted: Sequence[str], operator_namespace: s
     keys = {f"{cluster.namespace}/{session['metadata']['name']}" for session in sessions}
     await _operator(bundle, cluster, operator_namespace, keys)
     return bundle
+
+
+async def _named(bundle: Bundle, cluster: Cluster, wanted: Sequence[str]) -> list[Object]:
+    found: list[Object] = []
+    failed: list[KubeError] = []
+    for name in wanted:
+        try:
+            found.append(await cluster.session(name))
+        except KubeError as error:
+            failed.append(error)
+            bundle.miss(f"sessions/{name}", error)
+    if failed and not found:
+        raise failed[0]
+    return found
 
 
 async def _session(bundle: Bundle, cluster: Cluster, session: Object) -> None:
@@ -135,7 +152,7 @@ async def _operator(bundle: Bundle, cluster: Cluster, namespace: str, keys: set[
     for pod in pods:
         name = pod["metadata"]["name"]
         path = PODS.path(namespace, name)
-        await bundle.add(f"operator/{name}.log", partial(_operator_log, cluster, path, keys))
+        await bundle.add(f"operator/{name}.log", partial(_operator_log, bundle, cluster, name, path, keys))
         proxied = PODS.path(namespace, f"{name}:{OPERATOR_PORT}", "proxy/metrics")
         await bundle.add(f"operator/{name}.prom", partial(_metrics, cluster, proxied, keys))
 
@@ -154,19 +171,25 @@ async def _log(cluster: Cluster, path: str, **query: str) -> str:
     return redact.text(await cluster.text(f"{path}/log", tailLines=str(LOG_LINES), timestamps="true", **query))
 
 
-async def _operator_log(cluster: Cluster, path: str, keys: set[str]) -> str:
-    """Without the lines that are about other sessions."""
-    whole = await cluster.text(f"{path}/log", tailLines=str(LOG_LINES))
-    return redact.text("\n".join(line for line in whole.split("\n") if _concerns(line, keys)))
+async def _operator_log(bundle: Bundle, cluster: Cluster, name: str, path: str, keys: set[str]) -> str:
+    """Without the lines that are, or may be, about other sessions."""
+    lines = (await cluster.text(f"{path}/log", tailLines=str(LOG_LINES))).splitlines()
+    about = [_about(line) for line in lines]
+    if silent := about.count(None):
+        # As of the form for a console, or of a trace from before the log was set up.
+        bundle.missing.append(
+            f"operator/{name}.log: {count(silent, 'line')} without fields, which may be about other sessions"
+        )
+    return redact.text("\n".join(line for line, key in zip(lines, about, strict=True) if key in ("", *keys)))
 
 
-def _concerns(line: str, keys: set[str]) -> bool:
+def _about(line: str) -> str | None:
+    """The session that a line of the operator's log is about, empty for none; None where the line does not say."""
     try:
         entry: Any = json.loads(line)
     except ValueError:
-        return True
-    about = entry.get("session") if isinstance(entry, dict) else None
-    return not about or about in keys
+        return None
+    return str(entry.get("session") or "") if isinstance(entry, dict) else None
 
 
 async def _metrics(cluster: Cluster, path: str, keys: set[str] | None = None) -> str:

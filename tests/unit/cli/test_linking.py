@@ -7,8 +7,11 @@ import pytest
 
 from whatsapp_operator.api import names
 from whatsapp_operator.api.reasons import EXPLANATIONS, Reason, sentence
+from whatsapp_operator.cli import linking
+from whatsapp_operator.cli.cluster import Cluster
 from whatsapp_operator.cli.exits import CliError, Exit
 from whatsapp_operator.cli.linking import Asked, Stage, judge
+from whatsapp_operator.cli.output import Output
 from whatsapp_operator.cli.reading import Session
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -101,3 +104,26 @@ def test_a_session_that_was_connected_before_the_relink_is_not_done() -> None:
 def test_what_will_never_be_linked_ends_it(parts: dict[str, Any], text: str) -> None:
     with pytest.raises(CliError, match=text):
         judge(changed(SHOWS, **parts), NOW, None)
+
+
+async def test_a_relink_that_nobody_looks_at_tells_of_the_doctor(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Left(Cluster):
+        def __init__(self) -> None:
+            self.namespace = "shop"
+            self.clock = NOW
+
+        async def session(self, name: str) -> Any:
+            return EXHAUSTED.raw
+
+        async def now(self) -> datetime:
+            self.clock += timedelta(seconds=5)
+            return self.clock
+
+    monkeypatch.setattr(linking, "EVERY", 0)
+    follower = linking.Follower(Left(), Output(), seconds=60, light_background=False)
+    with pytest.raises(CliError) as raised:
+        await follower.follow("support", Asked(None))
+    assert raised.value.code is Exit.TIMED_OUT
+    assert "kubectl wa doctor" in capsys.readouterr().out

@@ -65,6 +65,13 @@ def test_a_paragraph_is_indented_as_a_whole(stream: io.StringIO, width: int) -> 
     assert " ".join(line.strip() for line in lines) == LONG
 
 
+def test_a_document_on_a_terminal_has_nothing_that_the_terminal_obeys(stream: io.StringIO) -> None:
+    body = {"name": "\x9b31m\x7f\x1b[2J"}
+    for form in (Format.JSON, Format.YAML):
+        terminal(stream, 80).document(body, form)
+    assert not {"\x9b", "\x7f", "\x1b"} & set(stream.getvalue())
+
+
 def test_documents_are_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     body = {"text": "[bold]not markup[/bold] :smile: ünïcode", "long": LONG * 3}
     Output().document(body, Format.JSON)

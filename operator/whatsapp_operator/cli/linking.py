@@ -19,17 +19,12 @@ from whatsapp_operator.cli.cluster import Cluster
 from whatsapp_operator.cli.exits import CliError, Exit
 from whatsapp_operator.cli.output import Output
 from whatsapp_operator.cli.reading import Session, command_of
+from whatsapp_operator.cli.refusals import PASSING
 from whatsapp_operator.cli.shown import Shown, read
 from whatsapp_operator.cli.wish import Wish
 from whatsapp_operator.cli.words import parse_time, plain
 from whatsapp_operator.kube.client import SECRETS, SESSIONS, Object
-from whatsapp_operator.kube.errors import (
-    AlreadyExistsError,
-    NotFoundError,
-    ServerError,
-    ThrottledError,
-    UnreachableError,
-)
+from whatsapp_operator.kube.errors import AlreadyExistsError, NotFoundError
 
 # Seconds between two looks.
 EVERY: Final = 0.5
@@ -37,7 +32,6 @@ EVERY: Final = 0.5
 _OPERATOR_PATIENCE: Final = timedelta(seconds=20)
 # What was wrong before a relink may be told until the session pod has begun with it.
 _RELINK_PATIENCE: Final = timedelta(seconds=30)
-_PASSING: Final = (UnreachableError, ThrottledError, ServerError)
 
 
 class Stage(Enum):
@@ -240,7 +234,7 @@ class Follower:
                     shown = await look(self._cluster, name)
             except NotFoundError:
                 raise CliError(f"session {name} is gone", code=Exit.NOT_FOUND) from None
-            except _PASSING as error:
+            except PASSING as error:
                 sight = Sight(Stage.WAIT, f"The API server does not answer, trying again: {error.message}")
             if session is not None:
                 # A relink is an annotation, which does not count as a change of the spec.

@@ -1,5 +1,6 @@
 """`kubectl wa list`."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,11 +13,14 @@ from whatsapp_operator.api.reasons import ConditionType
 from whatsapp_operator.cli.cluster import Cluster
 from whatsapp_operator.cli.output import Format, Output, aligned, either, phase, status, stripped
 from whatsapp_operator.cli.reading import Session
-from whatsapp_operator.cli.words import since
+from whatsapp_operator.cli.refusals import PASSING
+from whatsapp_operator.cli.words import plain, since
 from whatsapp_operator.kube.client import SESSIONS, Object
 from whatsapp_operator.kube.errors import GoneError, UnreachableError
 
 WATCH_SECONDS: Final = 240
+# Seconds before a watch that has failed is opened again.
+PAUSE: Final = 1.0
 _SHORT: Final = ("NAME", "TENANT", "PHONE", "PHASE", "REASON", "AGE")
 _WIDE: Final = ("LINKED", "PRIMARY", "QR", "PAIRED", "CONNECTED", "SINCE", "NODE", "RESTARTS", "MESSAGE")
 _TOLD: Final = (ConditionType.QR_READY, ConditionType.AUTH_PAIRED, ConditionType.CONNECTED)
@@ -89,30 +93,45 @@ class _Follower:
         self._output = output
         self._wanted = wanted
         self._widths = [len(title) for title in wanted.header]
-        self._shown: dict[str, list[str]] = {}
+        self._known: dict[str, Object] = {item["metadata"]["uid"]: item for item in found}
         for item in found:
-            self._shown[item["metadata"]["uid"]] = self._told(item)
+            self._told(item)
 
-    async def follow(self, version: str) -> None:
+    async def follow(self, version: str | None) -> None:
         wanted = self._wanted
         namespace = None if wanted.everywhere else self._cluster.namespace
+        told = ""
         while True:
             try:
+                if version is None:
+                    version = await self._compare()
                 async for event in self._cluster.client.watch(
                     SESSIONS, namespace, version=version, seconds=WATCH_SECONDS, label_selector=wanted.selector
                 ):
+                    told = ""
                     version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
                         await self._tell(event["object"], deleted=event["type"] == "DELETED")
-            except UnreachableError as error:
-                if not error.code:
-                    raise
             except GoneError:
-                found, version = await self._cluster.sessions(
-                    everywhere=wanted.everywhere, label_selector=wanted.selector
-                )
-                for item in found:
-                    await self._tell(item)
+                version = None
+            except PASSING as error:
+                # One that was open breaks now and then; what does not open is told.
+                if error.message != told and not (isinstance(error, UnreachableError) and error.code):
+                    told = error.message
+                    self._output.say(f"The API server does not answer, trying again: {plain(error.message)}")
+                await asyncio.sleep(PAUSE)
+
+    async def _compare(self) -> str:
+        """Tell what has changed and what is gone since; the version that is as of now."""
+        found, version = await self._cluster.sessions(
+            everywhere=self._wanted.everywhere, label_selector=self._wanted.selector
+        )
+        there = {item["metadata"]["uid"] for item in found}
+        for item in [item for uid, item in self._known.items() if uid not in there]:
+            await self._tell(item, deleted=True)
+        for item in found:
+            await self._tell(item)
+        return version
 
     def _told(self, item: Object) -> list[str]:
         """What is in the row of an object, without how long ago things were; the columns widen for it."""
@@ -122,9 +141,11 @@ class _Follower:
 
     async def _tell(self, item: Object, *, deleted: bool = False) -> None:
         uid, told = item["metadata"]["uid"], self._told(item)
-        if not deleted and self._shown.get(uid) == told:
-            return
-        self._shown[uid] = told
+        before = self._known.pop(uid, None)
+        if not deleted:
+            self._known[uid] = item
+            if before is not None and self._told(before) == told:
+                return
         if self._wanted.form in (Format.JSON, Format.YAML):
             if self._wanted.form is Format.YAML:
                 self._output.line("---")

@@ -12,9 +12,14 @@ from whatsapp_operator.kube.errors import (
     InvalidError,
     KubeError,
     NotFoundError,
+    ServerError,
+    ThrottledError,
     UnauthorizedError,
     UnreachableError,
 )
+
+# What a command that goes on waits out.
+PASSING: Final = (UnreachableError, ThrottledError, ServerError)
 
 # As the API server's authorizer words it.
 _DENIED: Final = re.compile(

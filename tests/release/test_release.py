@@ -1,8 +1,10 @@
 """What a release refuses, and that what it makes depends on the commit alone."""
 
+import email
 import shutil
 import subprocess
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -191,6 +193,22 @@ def test_without_a_registry_no_image_is_pulled_from_where_a_stranger_could_put_i
     for name, digest in DIGESTS.items():
         assert f"registry.example/{name}@{digest}" in templated
         assert f"{render.REGISTRY}/{name}@{digest}" in manifest
+
+
+def test_the_wheel_brings_the_plugin(tmp_path: Path) -> None:
+    release.wheel(CHECKOUT, tmp_path, "1767225600")
+    (wheel,) = tmp_path.iterdir()
+    assert wheel.name == f"whatsapp_operator-{build.version()}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as files:
+        folder = f"whatsapp_operator-{build.version()}.dist-info"
+        entries = files.read(f"{folder}/entry_points.txt").decode()
+        metadata = email.message_from_bytes(files.read(f"{folder}/METADATA"))
+        modules = {name.split("/")[0] for name in files.namelist()} - {folder}
+        assert "whatsapp_operator/cli/__main__.py" in files.namelist()
+    assert modules == {"whatsapp_operator"}
+    for program in ("kubectl-wa", "kubectl_complete-wa"):
+        assert f"{program} = whatsapp_operator.cli.__main__:" in entries
+    assert "cli" in metadata.get_all("Provides-Extra", [])
 
 
 def test_checksums_are_what_sha256sum_checks(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from charts.render import CHART, CLAIM_KEY, NAMESPACE, REGISTRY, RELEASE, HelmEr
 from tests.apiserver import APPLY_PATCH, ROOT, ApiError, ApiServer, secrets_path, session, sessions_path
 from tests.cluster import binaries
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.control_plane import control_plane as run_control_plane
 from tests.documentation.shell import Shell
 from tests.documentation.shell_blocks import blocks
 from tests.scenario import Kubectl
@@ -91,6 +92,13 @@ class Release:
     def upgrade(self, values: dict[str, Any], *options: str, chart: Path = CHART) -> str:
         images = {name: {"image": {"repository": f"{REGISTRY}/{name}"}} for name in ("operator", "session")}
         return self.run("upgrade", "--install", RELEASE, str(chart), *options, values=merged(images, values))
+
+
+@pytest.fixture(scope="module")
+def control_plane() -> Iterator[ControlPlane]:
+    """One of its own: the other modules stand on what is removed here, and their phone claims forbid another key."""
+    with run_control_plane() as running:
+        yield running
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ def audit(packages: Mapping[str, str], services: Mapping[str, Sequence[str]]) ->
             return CLEAN
         print(f"{name} did not answer: {answer.unanswered}", file=sys.stderr)
     print(
-        "NOT AUDITED: no database of vulnerabilities answered, so nothing is known. Remedy: run it where pypi.org or"
+        "NOT AUDITED: no database of vulnerabilities answered, so nothing is known. Remedy: run it where PyPI or"
         " api.osv.dev can be reached, or name a service (OSV_URL=) or a folder with OSV's records (OSV_DATABASE=).",
         file=sys.stderr,
     )

@@ -8,9 +8,9 @@ import yaml
 
 from charts.render import CHART, CLAIM_KEY, NAMESPACE, REGISTRY, HelmError, helm, render
 from whatsapp_operator.api import egress, names
+from whatsapp_operator.api.names import ADMISSION_POLICIES
 from whatsapp_operator.controller import settings
 from whatsapp_operator.controller.objects import labels
-from whatsapp_operator.controller.policies import POLICIES
 
 KEPT = {"helm.sh/resource-policy": "keep", "argocd.argoproj.io/sync-options": "Prune=false"}
 Objects = list[dict[str, Any]]
@@ -54,7 +54,9 @@ def test_the_default_serves_the_whole_cluster() -> None:
         "RoleBinding", "Service", "ServiceAccount", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
     }  # fmt: skip
     assert all(found["metadata"].get("namespace", NAMESPACE) == NAMESPACE for found in objects)
-    assert {found["metadata"]["name"] for found in of_kind(objects, "ValidatingAdmissionPolicy")} == set(POLICIES)
+    assert {found["metadata"]["name"] for found in of_kind(objects, "ValidatingAdmissionPolicy")} == set(
+        ADMISSION_POLICIES
+    )
 
 
 def test_every_object_carries_the_recommended_labels() -> None:
@@ -215,7 +217,7 @@ def test_the_definition_is_the_generated_one_and_stays() -> None:
 
 def test_the_policies_outlive_the_release_as_the_bindings_of_session_pods_do() -> None:
     objects = of_kind(render(), "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
-    assert len(objects) == 2 * len(POLICIES)
+    assert len(objects) == 2 * len(ADMISSION_POLICIES)
     assert [found["metadata"].get("annotations") for found in objects] == [KEPT] * len(objects)
 
 

@@ -22,7 +22,7 @@ from tests.documentation.shell_blocks import blocks
 from tests.scenario import Kubectl
 from tests.waiting import eventually
 from whatsapp_operator.api import names
-from whatsapp_operator.controller.policies import POLICIES
+from whatsapp_operator.api.names import ADMISSION_POLICIES
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 DEFINITION = f"{DEFINITIONS}/{names.PLURAL}.{names.GROUP}"
@@ -199,8 +199,8 @@ def test_a_release_from_its_installation_to_its_return(api: ApiServer, release: 
     left = Counter(found["kind"] for found in objects if api.find(api.path_of(found)) is not None)
     assert left == {
         "CustomResourceDefinition": 1,
-        "ValidatingAdmissionPolicy": len(POLICIES),
-        "ValidatingAdmissionPolicyBinding": len(POLICIES),
+        "ValidatingAdmissionPolicy": len(ADMISSION_POLICIES),
+        "ValidatingAdmissionPolicyBinding": len(ADMISSION_POLICIES),
     }
     assert claim_key(api) == key
     assert api.find(sessions_path("default", "kept")) is not None

@@ -20,7 +20,8 @@ from tests.integration.controller_stand_ins import (
 )
 from tests.waiting import eventually
 from whatsapp_operator.api import names
-from whatsapp_operator.controller.policies import POLICIES, PROBE_PREFIX
+from whatsapp_operator.api.names import ADMISSION_POLICIES
+from whatsapp_operator.controller.policies import PROBE_PREFIX
 
 OPERATOR = f"system:serviceaccount:{OPERATOR_NAMESPACE}:whatsapp-operator"
 SERVED = "whatsapp-sessions"
@@ -161,14 +162,14 @@ def enforced(api: ApiServer, policy: str) -> bool:
 
 def test_without_the_policies_the_operator_does_not_run(api: ApiServer, running: Operators) -> None:
     """Each in another way: the policy is missing, it is not bound, and its binding does but audit."""
-    missing, unbound, audited = POLICIES
+    missing, unbound, audited = ADMISSION_POLICIES
     api.delete(f"{POLICY_API}/validatingadmissionpolicies/{missing}")
     api.delete(f"{BINDINGS}/{unbound}")
     api.patch(f"{BINDINGS}/{audited}", {"spec": {"validationActions": ["Audit"]}})
-    eventually(lambda: not any(enforced(api, policy) for policy in POLICIES), "no policy is enforced")
+    eventually(lambda: not any(enforced(api, policy) for policy in ADMISSION_POLICIES), "no policy is enforced")
     replica = running.start()
     assert replica.process.wait(timeout=120) == 1
-    assert f"not enforced in this cluster: ValidatingAdmissionPolicy {', '.join(POLICIES)}." in replica.text()
+    assert f"not enforced in this cluster: ValidatingAdmissionPolicy {', '.join(ADMISSION_POLICIES)}." in replica.text()
     assert "with the chart (admissionPolicies.install)" in replica.text()
     assert "leading" not in replica.text()
     api.install()
@@ -177,10 +178,10 @@ def test_without_the_policies_the_operator_does_not_run(api: ApiServer, running:
 
 def test_a_policy_that_is_taken_away_ends_the_operator(api: ApiServer, running: Operators) -> None:
     leader = running.start_leader("--resync-seconds", "0.5")
-    api.delete(f"{BINDINGS}/{POLICIES[1]}")
+    api.delete(f"{BINDINGS}/{ADMISSION_POLICIES[1]}")
     assert leader.process.wait(timeout=120) == 1
     last = [json.loads(line) for line in leader.text().splitlines() if '"error"' in line]
-    assert any(f"ValidatingAdmissionPolicy {POLICIES[1]}." in entry["message"] for entry in last)
+    assert any(f"ValidatingAdmissionPolicy {ADMISSION_POLICIES[1]}." in entry["message"] for entry in last)
     api.install()
 
 

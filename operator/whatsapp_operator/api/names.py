@@ -52,6 +52,11 @@ SECRET_KEY_CODE: Final = "code"
 SECRET_KEY_EXPIRES_AT: Final = "expiresAt"
 SECRET_KEYS: Final = (SECRET_KEY_QR, SECRET_KEY_QR_PNG, SECRET_KEY_CODE, SECRET_KEY_EXPIRES_AT)
 
+# What the operator listens on, leads by, and does not run without.
+OPERATOR_HTTP_PORT: Final = 8081
+LEADER_LEASE: Final = "whatsapp-operator-leader"
+ADMISSION_POLICIES: Final = ("whatsapp-session-references", "whatsapp-session-secret", "whatsapp-session-status")
+
 # Where the operator mounts things in the session pod, and the environment it sets there.
 DATA_DIR: Final = "/var/lib/whatsapp"
 RUN_DIR: Final = "/run/whatsapp"

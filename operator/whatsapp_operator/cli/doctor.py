@@ -26,8 +26,6 @@ LEAST_VERSION: Final = (1, 32)
 OPERATOR_NAMESPACE: Final = "whatsapp-operator-system"
 # Of its Deployment and its pods, whatever the release is called.
 OPERATOR: Final = f"{names.LABEL_APP_PART_OF}=whatsapp-operator,{names.LABEL_APP_COMPONENT}=controller"
-LEADER_LEASE: Final = "whatsapp-operator-leader"
-POLICIES: Final = ("whatsapp-session-references", "whatsapp-session-secret", "whatsapp-session-status")
 # A pod reports a change within a second; it says nothing for as long as nothing changes.
 _LEASE_GRACE: Final = timedelta(seconds=5)
 # So long a pod may take to start, once it was made or has moved, before that is a fault.
@@ -285,11 +283,11 @@ class Doctor:
             for item in (await self._cluster.listed(BINDINGS, None))[0]
             if "Deny" in (item["spec"].get("validationActions") or ())
         }
-        lacking = [policy for policy in POLICIES if policy not in found or policy not in bound]
+        lacking = [policy for policy in names.ADMISSION_POLICIES if policy not in found or policy not in bound]
         if lacking:
             remedy = "Install them with the chart (admissionPolicies.install); the operator does not run without them."
             return Check("admission policies", Result.BROKEN, f"not in force: {', '.join(lacking)}", remedy)
-        return Check("admission policies", Result.OK, f"all {len(POLICIES)} are bound and deny")
+        return Check("admission policies", Result.OK, f"all {len(names.ADMISSION_POLICIES)} are bound and deny")
 
     async def _operator(self) -> Check:
         namespace = self._operator_namespace
@@ -301,7 +299,7 @@ class Doctor:
 
     async def _leader(self) -> Check:
         try:
-            lease = await self._cluster.client.get(LEASES, self._operator_namespace, LEADER_LEASE)
+            lease = await self._cluster.client.get(LEASES, self._operator_namespace, names.LEADER_LEASE)
         except NotFoundError:
             return Check("leader", Result.BROKEN, "no operator has ever led", *_operator_log(self._operator_namespace))
         return leads(lease, await self._cluster.now(), self._operator_namespace)

@@ -23,7 +23,6 @@ from whatsapp_operator.kube.errors import KubeError, NotFoundError
 
 # The newest; `limitBytes` would keep the oldest. The kubelet bounds the bytes: it begins a new file at 10Mi.
 LOG_LINES: Final = 10_000
-OPERATOR_PORT: Final = 8081
 _LABEL: Final = re.compile(r'[{,](\w+)="([^"]*)"')
 _ABOUT: Final = """\
 Made by kubectl wa report {version} at {now} of {what}.
@@ -153,7 +152,7 @@ async def _operator(bundle: Bundle, cluster: Cluster, namespace: str, keys: set[
         name = pod["metadata"]["name"]
         path = PODS.path(namespace, name)
         await bundle.add(f"operator/{name}.log", partial(_operator_log, bundle, cluster, name, path, keys))
-        proxied = PODS.path(namespace, f"{name}:{OPERATOR_PORT}", "proxy/metrics")
+        proxied = PODS.path(namespace, f"{name}:{names.OPERATOR_HTTP_PORT}", "proxy/metrics")
         await bundle.add(f"operator/{name}.prom", partial(_metrics, cluster, proxied, keys))
 
 

@@ -16,6 +16,7 @@ from typing import Final
 
 import kopf
 
+from whatsapp_operator.api import names
 from whatsapp_operator.controller import http, policies, watch
 from whatsapp_operator.controller.cache import Cache
 from whatsapp_operator.controller.events import EventWriter
@@ -25,7 +26,7 @@ from whatsapp_operator.controller.observe import Observer
 from whatsapp_operator.controller.queue import Dispatcher, WorkQueue
 from whatsapp_operator.controller.reconcile import Reconciler
 from whatsapp_operator.controller.rollout import Places, State
-from whatsapp_operator.controller.settings import LEADER_LEASE, Settings
+from whatsapp_operator.controller.settings import Settings
 from whatsapp_operator.controller.views import Key
 from whatsapp_operator.kube.client import Client, keep_token_fresh, load_configuration
 from whatsapp_operator.kube.errors import (
@@ -342,7 +343,7 @@ async def run(settings: Settings) -> int:
     election = Election(
         lease_client,
         namespace=settings.namespace,
-        name=LEADER_LEASE,
+        name=names.LEADER_LEASE,
         identity=f"{settings.identity}_{os.urandom(4).hex()}",
         times=settings.lease,
     )

@@ -9,12 +9,12 @@ import asyncio
 import logging
 from typing import Final
 
+from whatsapp_operator.api.names import ADMISSION_POLICIES
 from whatsapp_operator.kube.client import LEASES, Client
 from whatsapp_operator.kube.errors import AlreadyExistsError, ForbiddenError, KubeError
 
 _log = logging.getLogger(__name__)
 
-POLICIES: Final = ("whatsapp-session-references", "whatsapp-session-secret", "whatsapp-session-status")
 PROBE_PREFIX: Final = "probe-of-"
 # A policy takes effect a second or so after it was made.
 ATTEMPTS: Final = 5
@@ -43,8 +43,8 @@ async def missing(client: Client, namespace: str) -> tuple[str, ...]:
     Raises:
         KubeError: it could not be found out.
     """
-    enforced = await asyncio.gather(*(_enforced(client, namespace, policy) for policy in POLICIES))
-    return tuple(policy for policy, is_enforced in zip(POLICIES, enforced, strict=True) if not is_enforced)
+    enforced = await asyncio.gather(*(_enforced(client, namespace, policy) for policy in ADMISSION_POLICIES))
+    return tuple(policy for policy, is_enforced in zip(ADMISSION_POLICIES, enforced, strict=True) if not is_enforced)
 
 
 async def require(client: Client, namespace: str) -> None:

@@ -8,9 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from whatsapp_operator.api import names
 from whatsapp_operator.kube.lease import LeaseTimes
 
-LEADER_LEASE: Final = "whatsapp-operator-leader"
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -83,7 +83,7 @@ class Settings:
     kubeconfig: Path | None = None
     context: str | None = None
     http_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
-    http_port: int = 8081
+    http_port: int = names.OPERATOR_HTTP_PORT
     log_format: str = "json"
     log_level: str = "info"
     workers: int = 16
@@ -136,7 +136,7 @@ def parse(arguments: Sequence[str], *, version: str) -> Settings:
     option("kubeconfig", os.environ.get("KUBECONFIG"), "kubeconfig file; without it the pod's service account")
     option("context", None, "context of the kubeconfig")
     option("http-host", "0.0.0.0", "address of /healthz, /readyz and /metrics")  # noqa: S104
-    option("http-port", "8081", "port of the same")
+    option("http-port", str(names.OPERATOR_HTTP_PORT), "port of the same")
     option("log-format", "json", "form of the log", choices=("json", "console"))
     option("log-level", "info", "least level of the log", choices=("debug", "info", "warning", "error"))
     option("session-log-level", "info", "the same of the session pods", choices=("debug", "info", "warning", "error"))

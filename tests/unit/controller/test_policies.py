@@ -2,6 +2,7 @@ from typing import Any, cast
 
 import pytest
 
+from whatsapp_operator.api.names import ADMISSION_POLICIES
 from whatsapp_operator.controller import policies
 from whatsapp_operator.kube.client import LEASES, Client, Object, Resource
 from whatsapp_operator.kube.errors import AlreadyExistsError, ForbiddenError, KubeError, UnreachableError
@@ -54,7 +55,7 @@ async def test_policies_that_come_late_and_an_api_server_that_is_away_are_waited
     away: list[KubeError | None] = [UnreachableError("away")] * 30
     stand_in = ApiStandIn(secret=[*away, None, None])
     await policies.require(client(stand_in), "system")
-    assert stand_in.asked == 33 * len(policies.POLICIES)
+    assert stand_in.asked == 33 * len(ADMISSION_POLICIES)
 
 
 async def test_the_error_names_the_policy_and_the_remedy() -> None:
